@@ -1,0 +1,190 @@
+//! The engine as one data-plane thread uses it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::blob::{Blob, Content};
+use crate::buffer::{BufferPool, SIZES};
+use crate::disk::Disk;
+use crate::engine::Shared;
+use crate::error::EngineError;
+use crate::layout;
+use crate::metadata::{
+    BlobLocation, BlobRecord, FileId, Metadata, RepositoryId, Snapshot, Timestamp, UploadContent, UploadId,
+    UploadRecord,
+};
+use crate::oci::{Algorithm, Digest, RepositoryName};
+use crate::runtime;
+use crate::uploads::{ResumeError, Sessions, UploadWriter, fresh_hash};
+
+/// A thread's own disk and buffers, and what all threads share. Cheap to clone within the thread.
+#[derive(Clone)]
+pub struct Core(Rc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    disk: Rc<dyn Disk>,
+    buffers: BufferPool,
+}
+
+impl Core {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<dyn Disk>, buffers: BufferPool) -> Self {
+        Self(Rc::new(Inner { shared, disk, buffers }))
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.shared.metadata
+    }
+
+    /// The thread's buffers.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.0.buffers
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.0.shared.environment.clock.now()
+    }
+
+    /// What a thread that has had nothing to do gives back: memory.
+    pub fn tidy(&self) {
+        self.0.buffers.trim();
+    }
+
+    /// Opens a blob of a repository; `None` where the repository has no link to it.
+    pub async fn open_blob(
+        &self,
+        repository: RepositoryId,
+        digest: &Digest,
+    ) -> Result<Option<Blob>, EngineError> {
+        let snapshot = self.metadata().snapshot()?;
+        match snapshot.blob(repository, digest)? {
+            Some(record) => self.open(&snapshot, digest, record).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the content of a manifest, which the caller knows to be in `snapshot`.
+    pub async fn open_manifest(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Blob, EngineError> {
+        let record = snapshot.stored_blob(digest)?.ok_or(EngineError::Missing(*digest))?;
+        self.open(snapshot, digest, record).await
+    }
+
+    /// Reads the content of a manifest, which the caller knows to be in `snapshot`, into memory.
+    pub async fn read_manifest(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Bytes, EngineError> {
+        let file = match self.open_manifest(snapshot, digest).await?.content {
+            Content::Inline(bytes) => return Ok(bytes),
+            Content::File(file) => file,
+        };
+        let mut content = BytesMut::new();
+        loop {
+            let (count, buffer) =
+                file.read_at(self.buffers().take(SIZES[1]), usize::MAX, content.len() as u64).await;
+            if count.map_err(EngineError::disk("reading a manifest"))? == 0 {
+                return Ok(content.freeze());
+            }
+            content.extend_from_slice(&buffer);
+        }
+    }
+
+    async fn open(
+        &self,
+        snapshot: &Snapshot,
+        digest: &Digest,
+        record: BlobRecord,
+    ) -> Result<Blob, EngineError> {
+        let content = match record.location {
+            BlobLocation::Inline => {
+                Content::Inline(snapshot.content(digest)?.ok_or(EngineError::Missing(*digest))?)
+            }
+            BlobLocation::File(file) => {
+                let opened = self.0.disk.open(layout::blob(digest, file)).await;
+                Content::File(opened.map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => EngineError::Missing(*digest),
+                    _ => EngineError::disk("opening a blob")(error),
+                })?)
+            }
+        };
+        Ok(Blob { digest: *digest, size: record.size, content })
+    }
+
+    /// Whether the volume has room for `expected` more bytes beside what it must keep free.
+    pub fn has_room(&self, expected: u64) -> Result<bool, EngineError> {
+        Ok(self.free_bytes()? >= expected.saturating_add(self.reserve_bytes()))
+    }
+
+    /// Bytes that the volume has room for.
+    pub fn free_bytes(&self) -> Result<u64, EngineError> {
+        self.0.disk.free_bytes().map_err(EngineError::disk("asking for the volume's free space"))
+    }
+
+    /// Begins an upload session whose content will be hashed by `algorithm`.
+    pub fn start_upload(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadId {
+        let id = UploadId(self.0.shared.environment.entropy.random());
+        let now = self.now();
+        let record = UploadRecord {
+            repository: repository.clone(),
+            started_at: now,
+            touched_at: now,
+            size: 0,
+            hash: fresh_hash(algorithm),
+            content: UploadContent::Inline(Bytes::new()),
+        };
+        self.sessions().add_fresh(id, record);
+        id
+    }
+
+    /// Takes an upload session, to write to it.
+    pub fn resume_upload(
+        &self,
+        repository: &RepositoryName,
+        id: UploadId,
+    ) -> Result<UploadWriter, ResumeError> {
+        let taken = self.sessions().take(self.metadata(), repository, id)?;
+        Ok(UploadWriter::new(self.clone(), id, taken))
+    }
+
+    /// The size of an upload session in bytes; an error also where a request is writing to it now.
+    pub fn upload_size(&self, repository: &RepositoryName, id: UploadId) -> Result<u64, ResumeError> {
+        self.sessions().look(self.metadata(), repository, id).map(|record| record.size)
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.shared.sessions
+    }
+
+    pub(crate) fn disk(&self) -> &Rc<dyn Disk> {
+        &self.0.disk
+    }
+
+    pub(crate) fn new_file_id(&self) -> FileId {
+        FileId(self.0.shared.environment.entropy.random())
+    }
+
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        self.0.shared.options.reserve_bytes
+    }
+
+    pub(crate) fn upload_expiry_ms(&self) -> u64 {
+        u64::try_from(self.0.shared.options.upload_expiry.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// Removes a file that nothing refers to any more. One that cannot be removed is left to the integrity check.
+    pub(crate) fn remove_later(&self, name: String) {
+        let removed = self.0.disk.remove(name.clone());
+        runtime::spawn(async move {
+            if let Err(error) = removed.await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(file = name, %error, "cannot remove a file that nothing refers to");
+            }
+        });
+    }
+}

@@ -1,0 +1,39 @@
+//! The metadata store: which content there is, who may see it, what refers to what, and the tags.
+//!
+//! Everything that must change together changes in one transaction of an embedded store (redb), so that no crash and
+//! no race leaves half of an operation behind. One thread, the committer, owns the write transactions and commits the
+//! requests of many callers at once ([`Metadata::write`]); readers take the last committed state as a
+//! [`Snapshot`], which costs them no lock and never waits for a writer.
+//!
+//! ```text
+//!  data plane ──write(closure)──► queue ──► committer ──► redb ──► Storage (a file, or a simulated disk)
+//!      ▲                                       │ after each commit
+//!      └────────── snapshot() ◄── published ───┘
+//! ```
+//!
+//! The keys are drawn in [`keys`], the values in [`rows`]. Callers give the time; nothing here asks a clock.
+
+mod committer;
+mod error;
+mod keys;
+mod records;
+mod rows;
+mod snapshot;
+mod storage;
+mod store;
+mod tables;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ChangesError, ManifestRefusal, MetadataError, PreconditionFailed};
+pub use records::{
+    BlobLocation, BlobRecord, EdgeKind, FileId, IdError, LinkRecord, ManifestRecord, Referrer, RepositoryId,
+    RepositoryRecord, RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp, UploadContent, UploadId,
+    UploadRecord,
+};
+pub use snapshot::Snapshot;
+pub use storage::{FileStorage, Storage, StorageFile};
+pub use store::{BATCH_MAX, CACHE_SIZE_DEFAULT, INLINE_SIZE_MAX, Metadata, Options, TAG_CHANGES_MAX};
+pub use transaction::{BlobCommit, ManifestCommit, NewContent, PutManifest, TagCondition, Transaction};

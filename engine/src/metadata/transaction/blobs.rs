@@ -1,0 +1,158 @@
+use bytes::Bytes;
+
+use super::super::keys::{self, OfDigest, OfRepository};
+use super::super::records::{BlobLocation, BlobRecord, FileId, LinkRecord, RepositoryId, Timestamp};
+use super::super::rows::Row as _;
+use super::super::tables::{has, owned_row, scan_prefix};
+use super::super::{MetadataError, UploadId};
+use super::Transaction;
+use crate::oci::{Digest, RepositoryName};
+
+/// Content that is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewContent {
+    /// These bytes, in the store: at most [`INLINE_SIZE_MAX`](super::super::INLINE_SIZE_MAX) are sensible.
+    Inline(Bytes),
+    /// A file that is complete, in its place and durable.
+    File(FileId),
+}
+
+/// Whether content was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobCommit {
+    /// It was; the file belongs to the store now.
+    Stored,
+    /// It was there already; the file that was offered is the caller's to delete.
+    AlreadyStored,
+}
+
+impl Transaction<'_> {
+    /// Makes a blob of `size` bytes visible in `repository`, storing its content where it is not stored yet, and ends
+    /// the upload session it came by.
+    pub fn commit_blob(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        size: u64,
+        content: NewContent,
+        upload: Option<UploadId>,
+        now: Timestamp,
+    ) -> Result<BlobCommit, MetadataError> {
+        let stored = self.stored_blob(digest)?.is_some();
+        let repository = self.ensure_repository(repository, now)?;
+        self.link(repository, digest, now)?;
+        let commit = if stored { BlobCommit::AlreadyStored } else { self.store(digest, size, content, now)? };
+        if let Some(upload) = upload {
+            self.remove_upload(upload)?;
+        }
+        Ok(commit)
+    }
+
+    /// Makes a blob that is linked in the repository `from` visible in `repository`; `false` where it is not.
+    pub fn mount_blob(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: &RepositoryName,
+        now: Timestamp,
+    ) -> Result<bool, MetadataError> {
+        let Some(from) = self.repository(from)? else { return Ok(false) };
+        if !self.is_linked(from, digest)? {
+            return Ok(false);
+        }
+        let repository = self.ensure_repository(repository, now)?;
+        self.link(repository, digest, now)?;
+        Ok(true)
+    }
+
+    /// Makes a blob invisible in a repository; whether it was visible. The content stays stored.
+    pub fn unlink_blob(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, MetadataError> {
+        let Some(repository) = self.repository(repository)? else { return Ok(false) };
+        if !self.is_linked(repository, digest)? {
+            return Ok(false);
+        }
+        self.change();
+        let link = keys::of_repository_digest(repository, OfRepository::Link, digest);
+        self.tables.repositories.remove(link.as_slice())?;
+        let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, repository);
+        self.tables.digests.remove(linked_in.as_slice())?;
+        self.state.statistics.links -= 1;
+        Ok(true)
+    }
+
+    /// Forgets content that no repository has any more, neither as a blob nor as a manifest; `None` where it is in
+    /// use or not stored. Its file is the caller's to delete, once this is committed.
+    pub fn remove_unused_content(&mut self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
+        let Some(record) = self.stored_blob(digest)? else { return Ok(None) };
+        for kind in [OfDigest::LinkedIn, OfDigest::ManifestIn] {
+            if scan_prefix(&self.tables.digests, &keys::of_digest(digest, kind))?.next().is_some() {
+                return Ok(None);
+            }
+        }
+        self.change();
+        self.tables.digests.remove(keys::of_digest(digest, OfDigest::Blob).as_slice())?;
+        if record.location == BlobLocation::Inline {
+            self.tables.contents.remove(digest.as_key())?;
+        }
+        self.state.statistics.blobs -= 1;
+        self.state.statistics.bytes -= record.size;
+        Ok(Some(record))
+    }
+
+    /// Content by its digest, blob or manifest, whatever repository may see it.
+    pub fn stored_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
+        owned_row(&self.tables.digests, &keys::of_digest(digest, OfDigest::Blob))
+    }
+
+    pub(super) fn is_linked(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
+        has(&self.tables.repositories, &keys::of_repository_digest(repository, OfRepository::Link, digest))
+    }
+
+    /// Stores content, where it is not stored yet.
+    pub(super) fn store(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        content: NewContent,
+        now: Timestamp,
+    ) -> Result<BlobCommit, MetadataError> {
+        if self.stored_blob(digest)?.is_some() {
+            return Ok(BlobCommit::AlreadyStored);
+        }
+        let location = match &content {
+            NewContent::Inline(_) => BlobLocation::Inline,
+            NewContent::File(file) => BlobLocation::File(*file),
+        };
+        let row = BlobRecord { size, location, stored_at: now }.encode()?;
+        self.change();
+        self.tables.digests.insert(keys::of_digest(digest, OfDigest::Blob).as_slice(), row.as_slice())?;
+        if let NewContent::Inline(bytes) = content {
+            self.tables.contents.insert(digest.as_key(), &*bytes)?;
+        }
+        self.state.statistics.blobs += 1;
+        self.state.statistics.bytes += size;
+        Ok(BlobCommit::Stored)
+    }
+
+    /// Links a blob, or marks the link as used again.
+    fn link(
+        &mut self,
+        repository: RepositoryId,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Result<(), MetadataError> {
+        let link = keys::of_repository_digest(repository, OfRepository::Link, digest);
+        let row = LinkRecord { linked_at: now }.encode()?;
+        self.change();
+        if self.tables.repositories.insert(link.as_slice(), row.as_slice())?.is_none() {
+            let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, repository);
+            self.tables.digests.insert(linked_in.as_slice(), &[][..])?;
+            self.state.statistics.links += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What a write transaction can do. Each operation checks first and writes after.
+
+mod blobs;
+mod manifests;
+mod repositories;
+mod tags;
+mod uploads;
+
+use redb::ReadableTableMetadata as _;
+
+use super::rows::{Row as _, StateRow, TagChangeRow};
+use super::tables::WriteTables;
+use super::{MetadataError, keys};
+
+pub use blobs::{BlobCommit, NewContent};
+pub use manifests::{ManifestCommit, PutManifest};
+pub use tags::TagCondition;
+
+/// The store within a write transaction: what it reads is the last committed state and what requests of the same
+/// batch have written before.
+pub struct Transaction<'t> {
+    tables: WriteTables<'t>,
+    state: StateRow,
+    changes: u64,
+    tag_changes_max: u64,
+}
+
+impl<'t> Transaction<'t> {
+    pub(super) fn new(tables: WriteTables<'t>, state: StateRow, tag_changes_max: u64) -> Self {
+        Self { tables, state, changes: 0, tag_changes_max }
+    }
+
+    /// How often something was changed. Counted before each first write.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Ends the transaction's writes; `None` where there were none.
+    pub(super) fn finish(mut self) -> Result<Option<StateRow>, MetadataError> {
+        if self.changes == 0 {
+            return Ok(None);
+        }
+        self.write_state()?;
+        Ok(Some(self.state))
+    }
+
+    pub(super) fn write_state(&mut self) -> Result<(), MetadataError> {
+        self.tables.state.insert(keys::STATE, self.state.encode()?.as_slice())?;
+        Ok(())
+    }
+
+    /// The number of the change that is about to be made.
+    fn change(&mut self) -> u64 {
+        self.changes += 1;
+        self.state.sequence += 1;
+        self.state.sequence
+    }
+
+    /// Records the change of a tag, and drops the oldest records beyond the limit.
+    fn record_tag_change(&mut self, sequence: u64, change: &TagChangeRow<'_>) -> Result<(), MetadataError> {
+        let kept = &mut self.tables.tag_changes;
+        kept.insert(sequence.to_be_bytes().as_slice(), change.encode()?.as_slice())?;
+        while kept.len()? > self.tag_changes_max {
+            let Some((oldest, _)) = kept.pop_first()? else { break };
+            self.state.changes_trimmed = super::snapshot::number(oldest.value(), super::rows::TAG_CHANGES)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("sequence", &self.state.sequence).finish_non_exhaustive()
+    }
+}

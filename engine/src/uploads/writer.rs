@@ -1,0 +1,444 @@
+//! One request's hold on an upload session.
+
+use bytes::Bytes;
+
+use super::file_sink::FileSink;
+use super::sessions::{Busy, Taken};
+use crate::buffer::{Buffer, SIZE_MAX, SIZES};
+use crate::engine_core::Core;
+use crate::error::EngineError;
+use crate::layout;
+use crate::metadata::{BlobCommit, INLINE_SIZE_MAX, NewContent, UploadContent, UploadId, UploadRecord};
+use crate::oci::{Algorithm, ContentHasher, Digest, HashState, RepositoryName};
+
+/// A session that is being received is made durable, and its offset remembered, whenever this much has come: what
+/// a client loses when the machine fails is at most that.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+
+/// Why content was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// What came is not what the digest says. The session and what it held are gone.
+    #[error("the content that was uploaded has the digest {actual}, not {expected}")]
+    Digest {
+        /// What the client said.
+        expected: Digest,
+        /// What the content has.
+        actual: Digest,
+    },
+    /// The store failed; the session is as it was.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A blob that is stored, durable and visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether the registry had the content before.
+    pub was_known: bool,
+}
+
+/// Writes to an upload session, for one request; the session belongs to it until [`UploadWriter::suspend`],
+/// [`UploadWriter::finish`], [`UploadWriter::revert`] or [`UploadWriter::cancel`].
+///
+/// The way of a byte: [`UploadWriter::buffer`] gives a buffer, the connection receives into it, and
+/// [`UploadWriter::write`] hashes it where it is and hands it to the disk.
+pub struct UploadWriter {
+    core: Core,
+    id: UploadId,
+    /// The session as the request found it.
+    found: UploadRecord,
+    /// Whether the metadata knows the session.
+    is_saved: bool,
+    busy: Busy,
+    /// `None` where the state was saved by another version: then the content is hashed again at the end.
+    hasher: Option<ContentHasher>,
+    size: u64,
+    sink: Sink,
+    /// Buffers given so far: the first ones are small, so that a slow sender holds little memory.
+    buffers_given: usize,
+    checkpoint_at: u64,
+    /// Set when the session was given back or has ended.
+    is_released: bool,
+}
+
+enum Sink {
+    /// Little content, which is stored within the metadata.
+    Memory(Vec<u8>),
+    /// The file was not opened yet: some requests (status, an empty last one) have no need to.
+    Closed(crate::metadata::FileId),
+    File(FileSink),
+}
+
+impl UploadWriter {
+    pub(crate) fn new(core: Core, id: UploadId, taken: Taken) -> Self {
+        let Taken { record: found, is_saved, busy } = taken;
+        let sink = match &found.content {
+            UploadContent::Inline(content) => Sink::Memory(content.to_vec()),
+            UploadContent::File(file) => Sink::Closed(*file),
+        };
+        Self {
+            core,
+            id,
+            is_saved,
+            busy,
+            hasher: ContentHasher::restore(&found.hash),
+            size: found.size,
+            sink,
+            buffers_given: 0,
+            checkpoint_at: found.size + CHECKPOINT_BYTES,
+            is_released: false,
+            found,
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> UploadId {
+        self.id
+    }
+
+    /// Bytes that the session has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The repository that the session belongs to.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.found.repository
+    }
+
+    /// Hashes by `algorithm`, where nothing was hashed yet. Known before the first byte, it saves reading the
+    /// content again at the end.
+    pub fn expect_algorithm(&mut self, algorithm: Algorithm) {
+        if self.size == 0 && self.hasher.as_ref().is_none_or(|hasher| hasher.algorithm() != algorithm) {
+            self.hasher = Some(ContentHasher::new(algorithm));
+        }
+    }
+
+    /// A buffer to receive into. It may begin with bytes that the session has already; what is received goes
+    /// behind them. `remaining`: how many bytes are still to come, where that is known.
+    pub async fn buffer(&mut self, remaining: Option<u64>) -> Result<Buffer, EngineError> {
+        let overlap = match &self.sink {
+            Sink::Memory(_) => 0,
+            _ => self.open_file(remaining).await?.overlap(),
+        };
+        let by_progress = SIZES.get(self.buffers_given + 1).copied().unwrap_or(SIZE_MAX);
+        let remaining = remaining.and_then(|remaining| usize::try_from(remaining).ok()).unwrap_or(SIZE_MAX);
+        self.buffers_given += 1;
+        // Even the smallest buffer holds more than an overlap, which is less than a page.
+        let buffer = self.core.buffers().take(remaining.saturating_add(overlap).min(by_progress));
+        match &mut self.sink {
+            Sink::File(file) => file.begin(buffer).await,
+            _ => Ok(buffer),
+        }
+    }
+
+    async fn open_file(&mut self, remaining: Option<u64>) -> Result<&mut FileSink, EngineError> {
+        if let Sink::Closed(id) = self.sink {
+            self.sink = Sink::File(FileSink::open(&self.core, id, self.size, remaining).await?);
+        }
+        match &mut self.sink {
+            Sink::File(file) => Ok(file),
+            _ => unreachable!("called for sessions with a file only"),
+        }
+    }
+
+    /// Takes what was received into a buffer of [`UploadWriter::buffer`]. All buffers but the last one of a request
+    /// are full. `remaining`: how many bytes are still to come, where that is known.
+    pub async fn write(&mut self, buffer: Buffer, remaining: Option<u64>) -> Result<(), EngineError> {
+        let overlap = match &self.sink {
+            Sink::File(file) => file.overlap(),
+            _ => 0,
+        };
+        let received = &buffer[overlap..];
+        if received.is_empty() {
+            return Ok(());
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(received);
+        }
+        let count = received.len() as u64;
+        if let Sink::Memory(content) = &mut self.sink {
+            let total = self.size + count + remaining.unwrap_or(0);
+            if total <= INLINE_SIZE_MAX as u64 {
+                content.extend_from_slice(received);
+                return self.received(count).await;
+            }
+            let content = std::mem::take(content);
+            let expected = remaining.map(|remaining| self.size + count + remaining);
+            return self.move_to_file(content, buffer, expected, remaining).await;
+        }
+        self.open_file(remaining).await?.write(buffer, remaining).await?;
+        self.received(count).await
+    }
+
+    /// The content has become too large for the metadata.
+    async fn move_to_file(
+        &mut self,
+        content: Vec<u8>,
+        received: Buffer,
+        expected: Option<u64>,
+        remaining: Option<u64>,
+    ) -> Result<(), EngineError> {
+        let count = received.len() as u64;
+        let mut file = FileSink::create(&self.core, expected).await?;
+        let written = if content.is_empty() {
+            file.write(received, remaining).await
+        } else {
+            self.write_copies(&mut file, &content, &received, remaining).await
+        };
+        self.sink = Sink::File(file);
+        written?;
+        self.received(count).await
+    }
+
+    /// Little content that was kept in memory begins the file together with what came after it. These few bytes
+    /// are copied, so that what follows them is aligned.
+    async fn write_copies(
+        &self,
+        file: &mut FileSink,
+        content: &[u8],
+        received: &[u8],
+        remaining: Option<u64>,
+    ) -> Result<(), EngineError> {
+        let (mut content, mut received) = (content, received);
+        while !(content.is_empty() && received.is_empty()) {
+            let mut joined = file.begin(self.core.buffers().take(content.len() + received.len())).await?;
+            content = &content[joined.append(content)..];
+            received = &received[joined.append(received)..];
+            file.write(joined, remaining.map(|remaining| remaining + received.len() as u64)).await?;
+        }
+        Ok(())
+    }
+
+    async fn received(&mut self, count: u64) -> Result<(), EngineError> {
+        self.size += count;
+        self.busy.set_size(self.size);
+        if self.size >= self.checkpoint_at {
+            self.checkpoint_at = self.size + CHECKPOINT_BYTES;
+            self.save().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what the session has, and remembers it.
+    async fn save(&mut self) -> Result<(), EngineError> {
+        let content = match &mut self.sink {
+            Sink::Memory(content) => UploadContent::Inline(Bytes::copy_from_slice(content)),
+            Sink::Closed(id) => UploadContent::File(*id),
+            Sink::File(file) => {
+                file.sync().await?;
+                if !matches!(self.found.content, UploadContent::File(_)) {
+                    let synced = self.core.disk().sync_directory(layout::UPLOADS.to_owned()).await;
+                    synced.map_err(EngineError::disk("flushing the directory of uploads"))?;
+                }
+                UploadContent::File(file.id())
+            }
+        };
+        let record = UploadRecord {
+            repository: self.found.repository.clone(),
+            started_at: self.found.started_at,
+            touched_at: self.core.now(),
+            size: self.size,
+            hash: self.hasher.as_ref().map_or_else(|| self.found.hash.clone(), ContentHasher::save),
+            content,
+        };
+        let id = self.id;
+        let saved = record.clone();
+        self.core.metadata().write(move |transaction| transaction.save_upload(id, &saved)).await?;
+        self.found = record;
+        self.is_saved = true;
+        Ok(())
+    }
+
+    /// Ends the request's hold; the session, with all that was received, can be taken up by another request,
+    /// also after a restart. Durable when this returns. Returns the session's size.
+    pub async fn suspend(mut self) -> Result<u64, EngineError> {
+        if self.size == self.found.size {
+            return self.release().await.map(|()| self.size);
+        }
+        match self.save().await {
+            Ok(()) => self.release().await.map(|()| self.size),
+            Err(error) => {
+                self.revert().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the request's hold; the session is as the request found it.
+    pub async fn revert(mut self) -> Result<(), EngineError> {
+        if let Sink::File(file) = &mut self.sink {
+            // What fails here was received by this request, which is being forgotten.
+            let drained = file.drain().await;
+            let is_new = !matches!(self.found.content, UploadContent::File(_));
+            if is_new {
+                self.core.remove_later(layout::upload(file.id()));
+            }
+            drop(drained);
+        }
+        self.size = self.found.size;
+        self.release().await
+    }
+
+    async fn release(&mut self) -> Result<(), EngineError> {
+        if self.is_saved {
+            self.core.sessions().remove(self.id);
+        } else {
+            self.core.sessions().release_fresh(self.id, self.found.clone());
+        }
+        self.is_released = true;
+        Ok(())
+    }
+
+    /// Ends the session: the content, if it has the digest, becomes a blob of the repository.
+    ///
+    /// The steps, and why in this order: the file gets the name that says what it is; content and name become
+    /// durable, both at once; then one transaction makes the blob visible, links it, and removes the session.
+    /// Dying in between leaves a file that nothing refers to, which collection removes.
+    pub async fn finish(mut self, digest: Digest) -> Result<Committed, FinishError> {
+        match self.try_finish(digest).await {
+            Ok(committed) => {
+                self.core.sessions().remove(self.id);
+                self.is_released = true;
+                Ok(committed)
+            }
+            Err(error @ FinishError::Digest { .. }) => {
+                self.cancel().await?;
+                Err(error)
+            }
+            Err(error) => {
+                self.revert().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_finish(&mut self, digest: Digest) -> Result<Committed, FinishError> {
+        let actual = self.digest(digest.algorithm()).await?;
+        if actual != digest {
+            return Err(FinishError::Digest { expected: digest, actual });
+        }
+        if let Sink::Closed(_) = self.sink {
+            self.open_file(Some(0)).await?;
+        }
+        let content = match &mut self.sink {
+            Sink::Memory(content) => NewContent::Inline(Bytes::from(std::mem::take(content))),
+            Sink::Closed(_) => unreachable!("opened above"),
+            Sink::File(file) => {
+                file.cut().await?;
+                let id = file.id();
+                let disk = self.core.disk();
+                let renamed = disk.rename(layout::upload(id), layout::blob(&digest, id)).await;
+                renamed.map_err(EngineError::disk("giving a blob's file its name"))?;
+                // The directory's flush is started with the file's: on most filesystems both are one.
+                let directory = disk.sync_directory(layout::blob_directory(&digest));
+                let flushed = file.sync().await;
+                let named = directory.await.map_err(EngineError::disk("flushing a directory of blobs"));
+                if let Err(error) = flushed.and(named) {
+                    let _ = disk.rename(layout::blob(&digest, id), layout::upload(id)).await;
+                    return Err(error.into());
+                }
+                NewContent::File(id)
+            }
+        };
+        let file = match &content {
+            NewContent::File(id) => Some(*id),
+            NewContent::Inline(_) => None,
+        };
+        let (repository, size, id) = (self.found.repository.clone(), self.size, self.id);
+        let now = self.core.now();
+        let commit = self
+            .core
+            .metadata()
+            .write(move |transaction| {
+                transaction.commit_blob(&repository, &digest, size, content, Some(id), now)
+            })
+            .await;
+        let was_known = match commit.map_err(EngineError::from) {
+            Ok(BlobCommit::Stored) => false,
+            Ok(BlobCommit::AlreadyStored) => true,
+            Err(error) => {
+                if let Some(file) = file {
+                    let _ = self.core.disk().rename(layout::blob(&digest, file), layout::upload(file)).await;
+                }
+                return Err(error.into());
+            }
+        };
+        if let Some(file) = file.filter(|_| was_known) {
+            self.core.remove_later(layout::blob(&digest, file));
+        }
+        Ok(Committed { digest, size, was_known })
+    }
+
+    /// The content's digest by `algorithm`.
+    async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest, EngineError> {
+        if let Some(hasher) = self.hasher.as_ref().filter(|hasher| hasher.algorithm() == algorithm) {
+            return Ok(hasher.clone().finish());
+        }
+        let mut hasher = ContentHasher::new(algorithm);
+        if let Sink::Closed(_) = self.sink {
+            self.open_file(Some(0)).await?;
+        }
+        let buffers = self.core.buffers().clone();
+        match &mut self.sink {
+            Sink::Memory(content) => hasher.update(content),
+            Sink::File(file) => file.read(&buffers, |content| hasher.update(content)).await?,
+            Sink::Closed(_) => unreachable!("opened above"),
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Ends the session and forgets what it held.
+    pub async fn cancel(mut self) -> Result<(), EngineError> {
+        let file = match &mut self.sink {
+            Sink::Memory(_) => None,
+            Sink::Closed(id) => Some(*id),
+            Sink::File(file) => {
+                // Its content is unwanted, whether it was written or not.
+                let _ = file.drain().await;
+                Some(file.id())
+            }
+        };
+        if self.is_saved {
+            let id = self.id;
+            self.core.metadata().write(move |transaction| transaction.remove_upload(id)).await?;
+        }
+        self.core.sessions().remove(self.id);
+        self.is_released = true;
+        if let Some(file) = file {
+            self.core.remove_later(layout::upload(file));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for UploadWriter {
+    /// A request that ended without a word (it panicked, or the thread is being stopped) leaves the session as it
+    /// found it; where a write is still on its way, nobody may write to the same file before the next start.
+    fn drop(&mut self) {
+        if self.is_released {
+            return;
+        }
+        let is_idle = match &self.sink {
+            Sink::File(file) => file.is_idle(),
+            _ => true,
+        };
+        if !is_idle {
+            tracing::warn!(upload = %self.id, "an upload was dropped while it was written; it can be resumed after a restart");
+        } else if self.is_saved {
+            self.core.sessions().remove(self.id);
+        } else {
+            self.core.sessions().release_fresh(self.id, self.found.clone());
+        }
+    }
+}
+
+/// The hash state of a session that has seen nothing.
+pub(crate) fn fresh_hash(algorithm: Algorithm) -> HashState {
+    ContentHasher::new(algorithm).save()
+}

@@ -1,0 +1,125 @@
+//! Pulling (OCI distribution specification, "Pulling blobs", "Pulling manifests").
+
+use engine::metadata::{ManifestRecord, RepositoryId, Snapshot};
+use engine::oci::{Digest, RepositoryName};
+use http::StatusCode;
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
+use serde_json::json;
+
+use super::conditional::{entity_tag, is_known, range_counts};
+use super::error::{Code, Refusal};
+use super::range::{Wanted, wanted};
+use super::{CONTENT_DIGEST, Call, Reference};
+use crate::access::Action;
+use crate::http::{Response, ResponseBody};
+
+/// Content under its digest never changes: caches may keep it for a year, which is as long as they may be told.
+const IMMUTABLE: &str = "max-age=31536000, immutable";
+
+impl Call<'_, '_> {
+    /// GET and HEAD of a blob (end-2, end-10).
+    pub(super) async fn pull_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Response, Refusal> {
+        self.require(name, Action::Pull)?;
+        let (_, repository) = self.repository(name, Code::NameUnknown)?;
+        let unknown = || {
+            let message = format!("{name} has no blob {digest}");
+            Refusal::not_found(Code::BlobUnknown, message).about(json!({"digest": digest}))
+        };
+        let headers = &self.request.headers;
+        let response = |status| {
+            Response::new(status)
+                .with(CONTENT_DIGEST, digest.to_string())
+                .with(ETAG, entity_tag(digest))
+                .with(CACHE_CONTROL, IMMUTABLE)
+        };
+        if self.is_head() || is_known(headers, digest)? {
+            let snapshot = self.core.metadata().snapshot()?;
+            let blob = snapshot.blob(repository, digest)?.ok_or_else(unknown)?;
+            if is_known(headers, digest)? {
+                return Ok(response(StatusCode::NOT_MODIFIED));
+            }
+            return Ok(response(StatusCode::OK)
+                .with(ACCEPT_RANGES, "bytes")
+                .with(CONTENT_TYPE, "application/octet-stream")
+                .with(CONTENT_LENGTH, blob.size));
+        }
+        let blob = self.core.open_blob(repository, digest).await?.ok_or_else(unknown)?;
+        let range = headers.get(RANGE).filter(|_| range_counts(headers, digest));
+        let (mut response, start, len) = match wanted(range, blob.size) {
+            Wanted::Whole => (response(StatusCode::OK), 0, blob.size),
+            Wanted::Part { start, len } => {
+                let range = format!("bytes {start}-{}/{}", start + len - 1, blob.size);
+                (response(StatusCode::PARTIAL_CONTENT).with(CONTENT_RANGE, range), start, len)
+            }
+            Wanted::Unsatisfiable => {
+                let message = format!("the blob has {} bytes; the range begins behind them", blob.size);
+                return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid, message)
+                    .with(CONTENT_RANGE, format!("bytes */{}", blob.size)));
+            }
+        };
+        response = response.with(ACCEPT_RANGES, "bytes").with(CONTENT_TYPE, "application/octet-stream");
+        response.body = ResponseBody::Content { content: blob.content, start, len };
+        self.shared.metrics.pulled(len);
+        Ok(response)
+    }
+
+    /// GET and HEAD of a manifest (end-3).
+    pub(super) async fn pull_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response, Refusal> {
+        self.require(name, Action::Pull)?;
+        let (snapshot, repository) = self.repository(name, Code::NameUnknown)?;
+        let (digest, manifest) = find_manifest(&snapshot, repository, name, reference)?;
+        let mut response = Response::new(StatusCode::OK)
+            .with(CONTENT_DIGEST, digest.to_string())
+            .with(ETAG, entity_tag(&digest))
+            .with(
+                CACHE_CONTROL,
+                match reference {
+                    Reference::Digest(_) => IMMUTABLE,
+                    Reference::Tag(_) => "no-cache",
+                },
+            );
+        if is_known(&self.request.headers, &digest)? {
+            response.status = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        response = response.with(CONTENT_TYPE, manifest.media_type);
+        if self.is_head() {
+            return Ok(response.with(CONTENT_LENGTH, manifest.size));
+        }
+        let manifest = self.core.open_manifest(&snapshot, &digest).await?;
+        response.body = ResponseBody::Content { content: manifest.content, start: 0, len: manifest.size };
+        Ok(response)
+    }
+}
+
+/// The digest and the record of the manifest that a reference names.
+fn find_manifest(
+    snapshot: &Snapshot,
+    repository: RepositoryId,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<(Digest, ManifestRecord), Refusal> {
+    let digest = match reference {
+        Reference::Digest(digest) => Some(*digest),
+        Reference::Tag(tag) => snapshot.tag(repository, tag)?.map(|tag| tag.digest),
+    };
+    let manifest = match digest {
+        Some(digest) => snapshot.manifest(repository, &digest)?.map(|manifest| (digest, manifest)),
+        None => None,
+    };
+    manifest.ok_or_else(|| unknown_manifest(name, reference))
+}
+
+pub(super) fn unknown_manifest(name: &RepositoryName, reference: &Reference) -> Refusal {
+    let message = format!("{name} has no manifest {reference}");
+    Refusal::not_found(Code::ManifestUnknown, message)
+        .about(json!({"name": name.as_str(), "reference": reference.to_string()}))
+}

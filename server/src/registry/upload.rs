@@ -1,0 +1,350 @@
+//! Pushing blobs (OCI distribution specification, "Pushing blobs").
+
+use std::time::Duration;
+
+use engine::metadata::UploadId;
+use engine::oci::{Algorithm, Digest, RepositoryName};
+use engine::{EngineError, ResumeError, UploadWriter, runtime};
+use http::header::{CONTENT_RANGE, ETAG, LOCATION, RANGE};
+use http::{HeaderName, StatusCode};
+
+use super::conditional::entity_tag;
+use super::error::{Code, Refusal};
+use super::{CONTENT_DIGEST, Call, query, range};
+use crate::access::Action;
+use crate::http::{BodyError, Response};
+
+const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// How long the status of a session waits for the request that is writing to it: one whose client is gone ends as
+/// soon as the server sees it, and until then the offset to go on from is not known.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// How a body came to its end.
+enum Received {
+    /// As promised.
+    Whole,
+    /// The client is gone, or too slow; what came is kept.
+    Part,
+    /// The store failed.
+    Failed(Refusal),
+}
+
+impl Call<'_, '_> {
+    /// POST of a session (end-4a), of a whole blob (end-4b), or of a mount (end-11).
+    pub(super) async fn start_upload(mut self, name: RepositoryName) -> Result<Response, Refusal> {
+        self.require(&name, Action::Push)?;
+        self.require_storable(&name)?;
+        let query = std::mem::take(&mut self.request.query);
+        let algorithm = match query::parameter(&query, "digest-algorithm") {
+            Some(algorithm) => Some(algorithm.parse::<Algorithm>()?),
+            None => None,
+        };
+        if let Some(digest) = query::parameter(&query, "mount") {
+            let digest: Digest = digest.parse()?;
+            if let Some(mounted) = self.mount(&name, digest, query::parameter(&query, "from")).await? {
+                return Ok(mounted);
+            }
+        } else if let Some(digest) = query::parameter(&query, "digest") {
+            let digest: Digest = digest.parse()?;
+            self.require_room(self.request.body.remaining().unwrap_or(0))?;
+            let id = self.core.start_upload(&name, digest.algorithm());
+            let upload = self.take(&name, id)?;
+            return self.receive_and_finish(upload, digest, OnFailure::Cancel).await;
+        }
+        self.require_room(0)?;
+        let id = self.core.start_upload(&name, algorithm.unwrap_or(Algorithm::Sha256));
+        Ok(session(StatusCode::ACCEPTED, &name, id, 0))
+    }
+
+    /// Links a blob that the caller may read elsewhere; `None` where there is none, or it may not be told.
+    async fn mount(
+        &self,
+        name: &RepositoryName,
+        digest: Digest,
+        from: Option<String>,
+    ) -> Result<Option<Response>, Refusal> {
+        let sources = match from {
+            // A name that cannot be is a repository that does not exist.
+            Some(from) => from.parse::<RepositoryName>().ok().into_iter().collect(),
+            None => self.repositories_with(&digest)?,
+        };
+        let mut readable = sources
+            .into_iter()
+            .filter(|source| self.shared.policy.allows(&self.identity, source, Action::Pull));
+        let Some(source) = readable.next() else { return Ok(None) };
+        let (target, now) = (name.clone(), self.core.now());
+        let is_mounted = self
+            .core
+            .metadata()
+            .write(move |transaction| transaction.mount_blob(&target, &digest, &source, now))
+            .await?;
+        if !is_mounted {
+            return Ok(None);
+        }
+        self.audit("mount blob", name, None, Some(&digest));
+        Ok(Some(created_blob(name, &digest)))
+    }
+
+    /// Repositories that have the blob, until one that the caller may read.
+    fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>, Refusal> {
+        let snapshot = self.core.metadata().snapshot()?;
+        for repository in snapshot.blob_repositories(digest)? {
+            if let Some((name, _)) = snapshot.repository_name(repository?)?
+                && self.shared.policy.allows(&self.identity, &name, Action::Pull)
+            {
+                return Ok(vec![name]);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// GET of a session (end-13).
+    pub(super) async fn upload_status(
+        &self,
+        name: &RepositoryName,
+        id: UploadId,
+    ) -> Result<Response, Refusal> {
+        self.require(name, Action::Push)?;
+        let mut size = self.core.upload_size(name, id);
+        if let Err(ResumeError::Busy(busy)) = &size {
+            // The wait's end is what counts, not how it came.
+            let _ = runtime::timeout(STATUS_WAIT, busy.released()).await;
+            size = self.core.upload_size(name, id);
+        }
+        let size = match size {
+            Err(ResumeError::Busy(busy)) => busy.size(),
+            other => other.map_err(resume_refusal)?,
+        };
+        Ok(session(StatusCode::NO_CONTENT, name, id, size))
+    }
+
+    /// DELETE of a session (end-14).
+    pub(super) async fn cancel_upload(
+        &self,
+        name: &RepositoryName,
+        id: UploadId,
+    ) -> Result<Response, Refusal> {
+        self.require(name, Action::Push)?;
+        self.take(name, id)?.cancel().await?;
+        Ok(Response::new(StatusCode::NO_CONTENT))
+    }
+
+    /// PATCH of a session (end-5).
+    pub(super) async fn append(mut self, name: &RepositoryName, id: UploadId) -> Result<Response, Refusal> {
+        self.require(name, Action::Push)?;
+        let mut upload = self.take(name, id)?;
+        let expected = match self.expected_length(&upload) {
+            Ok(expected) => expected,
+            Err(refusal) => {
+                upload.suspend().await?;
+                return Err(refusal);
+            }
+        };
+        match self.receive(&mut upload, expected).await {
+            Received::Whole => {}
+            Received::Part => {
+                let size = upload.suspend().await?;
+                let message = format!("the chunk ended before its promised length; go on from byte {size}");
+                return Err(Refusal::bad_request(Code::SizeInvalid, message));
+            }
+            Received::Failed(refusal) => {
+                upload.revert().await?;
+                return Err(refusal);
+            }
+        }
+        let size = upload.suspend().await?;
+        Ok(session(StatusCode::ACCEPTED, name, id, size))
+    }
+
+    /// PUT of a session: its end, with the last chunk or without (end-6).
+    pub(super) async fn finish_upload(
+        self,
+        name: &RepositoryName,
+        id: UploadId,
+    ) -> Result<Response, Refusal> {
+        self.require(name, Action::Push)?;
+        let upload = self.take(name, id)?;
+        let digest = query::parameter(&self.request.query, "digest");
+        let Some(digest) = digest else {
+            upload.suspend().await?;
+            return Err(Refusal::bad_request(
+                Code::DigestInvalid,
+                "the end of an upload needs ?digest=<digest of the whole blob>",
+            ));
+        };
+        let digest: Digest = match digest.parse() {
+            Ok(digest) => digest,
+            Err(error) => {
+                upload.suspend().await?;
+                return Err(Refusal::from(error));
+            }
+        };
+        self.receive_and_finish(upload, digest, OnFailure::Keep).await
+    }
+
+    async fn receive_and_finish(
+        mut self,
+        mut upload: UploadWriter,
+        digest: Digest,
+        on_failure: OnFailure,
+    ) -> Result<Response, Refusal> {
+        upload.expect_algorithm(digest.algorithm());
+        let expected = match self.expected_length(&upload) {
+            Ok(expected) => expected,
+            Err(refusal) => {
+                on_failure.end(upload).await?;
+                return Err(refusal);
+            }
+        };
+        match self.receive(&mut upload, expected).await {
+            Received::Whole => {}
+            Received::Part => {
+                on_failure.end(upload).await?;
+                return Err(BodyError::Truncated.into());
+            }
+            Received::Failed(refusal) => {
+                match on_failure {
+                    OnFailure::Keep => upload.revert().await?,
+                    OnFailure::Cancel => upload.cancel().await?,
+                }
+                return Err(refusal);
+            }
+        }
+        let name = upload.repository().clone();
+        let committed = upload.finish(digest).await?;
+        self.shared.metrics.pushed(committed.size);
+        self.audit("push blob", &name, None, Some(&digest));
+        Ok(created_blob(&name, &digest))
+    }
+
+    /// Takes a session for this request.
+    fn take(&self, name: &RepositoryName, id: UploadId) -> Result<UploadWriter, Refusal> {
+        self.core.resume_upload(name, id).map_err(resume_refusal)
+    }
+
+    /// How many bytes the request brings, where it says so; an error where it contradicts itself or the session.
+    fn expected_length(&self, upload: &UploadWriter) -> Result<Option<u64>, Refusal> {
+        let length = self.request.body.remaining();
+        let Some(value) = self.request.headers.get(CONTENT_RANGE) else {
+            self.require_room(length.unwrap_or(0))?;
+            return Ok(length);
+        };
+        let (first, len) = range::chunk(value).ok_or_else(|| {
+            let message = "the chunk's Content-Range is malformed; it is <first>-<last>, both counted from 0";
+            Refusal::bad_request(Code::BlobUploadInvalid, message)
+        })?;
+        if first != upload.size() {
+            let message =
+                format!("the chunk begins at byte {first}, and the upload has {} bytes", upload.size());
+            return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid, message)
+                .with(LOCATION, location(upload.repository(), upload.id()))
+                .with(RANGE, range_of(upload.size())));
+        }
+        if length.is_some_and(|length| length != len) {
+            let message =
+                format!("Content-Range says {len} bytes, and Content-Length says {}", length.unwrap_or(0));
+            return Err(Refusal::bad_request(Code::SizeInvalid, message));
+        }
+        self.require_room(len)?;
+        Ok(Some(len))
+    }
+
+    /// Receives the body into the session: from the socket into a buffer, hashed there, and from there to the disk.
+    async fn receive(&mut self, upload: &mut UploadWriter, expected: Option<u64>) -> Received {
+        let before = upload.size();
+        let left =
+            |upload: &UploadWriter| expected.map(|expected| expected.saturating_sub(upload.size() - before));
+        let _running = self.shared.metrics.upload();
+        if self.request.body.remaining() == Some(0) {
+            return Received::Whole;
+        }
+        loop {
+            let buffer = match upload.buffer(left(upload)).await {
+                Ok(buffer) => buffer,
+                Err(error) => return Received::Failed(error.into()),
+            };
+            let begins = buffer.len() as u64;
+            let (result, buffer) = self.request.body.fill(buffer).await;
+            let received = buffer.len() as u64 - begins;
+            let remaining = left(upload).map(|left| left.checked_sub(received));
+            if remaining == Some(None) {
+                let message = "the chunk is longer than its Content-Range says";
+                return Received::Failed(Refusal::bad_request(Code::SizeInvalid, message));
+            }
+            let remaining = remaining.flatten();
+            // After an error nothing follows: what was received need not be the start of something larger.
+            let follows = if result.is_ok() { remaining } else { Some(0) };
+            if let Err(error) = upload.write(buffer, follows).await {
+                return Received::Failed(error.into());
+            }
+            match result {
+                Ok(false) => {}
+                Ok(true) if remaining.is_none_or(|remaining| remaining == 0) => return Received::Whole,
+                Ok(true) => {
+                    let message = "the chunk is shorter than its Content-Range says";
+                    return Received::Failed(Refusal::bad_request(Code::SizeInvalid, message));
+                }
+                Err(BodyError::Truncated) => return Received::Part,
+                Err(error @ BodyError::Malformed) => return Received::Failed(error.into()),
+            }
+        }
+    }
+}
+
+/// What becomes of a session whose last request fails.
+#[derive(Clone, Copy)]
+enum OnFailure {
+    /// The client knows it, and can go on.
+    Keep,
+    /// The client has never heard of it.
+    Cancel,
+}
+
+impl OnFailure {
+    async fn end(self, upload: UploadWriter) -> Result<(), EngineError> {
+        match self {
+            Self::Keep => upload.suspend().await.map(drop),
+            Self::Cancel => upload.cancel().await,
+        }
+    }
+}
+
+fn resume_refusal(error: ResumeError) -> Refusal {
+    match error {
+        ResumeError::Unknown => Refusal::not_found(
+            Code::BlobUploadUnknown,
+            "there is no such upload session: it was finished, cancelled, or has expired; begin a new one",
+        ),
+        ResumeError::Busy(_) => Refusal::new(
+            StatusCode::CONFLICT,
+            Code::BlobUploadInvalid,
+            "another request is writing to this upload; ask for its status when that has ended",
+        ),
+        ResumeError::Engine(error) => error.into(),
+    }
+}
+
+fn location(name: &RepositoryName, id: UploadId) -> String {
+    format!("/v2/{name}/blobs/uploads/{id}")
+}
+
+/// The bytes that a session has. An empty one has the same range as one of a single byte: so clients expect it.
+fn range_of(size: u64) -> String {
+    format!("0-{}", size.saturating_sub(1))
+}
+
+/// The answer to requests that leave a session open.
+fn session(status: StatusCode, name: &RepositoryName, id: UploadId, size: u64) -> Response {
+    Response::new(status)
+        .with(LOCATION, location(name, id))
+        .with(RANGE, range_of(size))
+        .with(UPLOAD_ID, id.to_string())
+}
+
+fn created_blob(name: &RepositoryName, digest: &Digest) -> Response {
+    Response::new(StatusCode::CREATED)
+        .with(LOCATION, format!("/v2/{name}/blobs/{digest}"))
+        .with(CONTENT_DIGEST, digest.to_string())
+        .with(ETAG, entity_tag(digest))
+}

@@ -1,0 +1,331 @@
+//! Serving: one thread a core, each with its own listener, ring, buffers and connections; and the end of it all.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use engine::runtime::{self, Instant, TcpListener};
+use engine::{Core, Engine, EngineOptions, Environment, OpenError};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::watch;
+
+use crate::access::{AccessPolicy, Authenticator};
+use crate::http::{Connection, Limits, Watchdog};
+use crate::operations::Metrics;
+use crate::registry::{Registry, Rules, Shared};
+use crate::settings::{Settings, WriteMode};
+
+/// Connections that wait to be accepted, on each listener.
+const BACKLOG: i32 = 4096;
+
+/// Bytes of large buffers that all threads together may have in use.
+const BUFFER_BYTES: usize = 256 << 20;
+
+/// How often a thread looks after itself.
+const TIDY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Of these, one in so many looks for upload sessions that have expired.
+const TIDIES_TO_EXPIRY: u64 = 60;
+
+/// How often a thread that is stopping looks whether its connections have ended.
+const STOPPING_PERIOD: Duration = Duration::from_millis(20);
+
+/// How long connections that were cut may take to notice.
+const CUT_TIME: Duration = Duration::from_secs(3);
+
+/// How long a thread waits before it accepts again, when there are no descriptors or too many connections.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why serving did not begin, or not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address.
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A thread, a ring, a signal.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The sessions could not be saved.
+    #[error("upload sessions could not be saved at the end, and clients must begin them anew: {0}")]
+    Save(engine::EngineError),
+}
+
+/// Serves until SIGTERM or SIGINT, then lets running transfers end within the limit that is set. `announce` is called
+/// with the address once connections are accepted.
+pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
+    raise_descriptor_limit();
+    // Before anything else, so that a signal that comes early is not lost.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let threads = settings.worker_threads();
+    let engine = Engine::open(engine_options(settings, threads), Environment::system())?;
+    let shared = Arc::new(Shared {
+        rules: Rules {
+            manifest_size_max: settings.limits.manifest_size.bytes(),
+            allows_delete: settings.delete.enabled,
+            needs_namespace: settings.namespaces.required,
+        },
+        authenticator: Authenticator::new(Arc::new(settings.users.clone()))?,
+        policy: AccessPolicy::new(&settings.users, settings.anonymous_access()),
+        metrics: Metrics::default(),
+        is_stopping: AtomicBool::new(false),
+    });
+    let (address, listeners) = listen(settings.listen, threads)?;
+
+    let (stop, stopping) = watch::channel(());
+    let (started, starting) = mpsc::channel();
+    let mut handles = Vec::with_capacity(threads);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let worker = Worker {
+            engine: engine.clone(),
+            shared: shared.clone(),
+            limits: limits(settings),
+            connections_max: (settings.http.connections_max.get() as usize).div_ceil(threads),
+            drain: settings.shutdown.drain.get(),
+            is_first: index == 0,
+        };
+        let (started, stopping) = (started.clone(), stopping.clone());
+        let run = move || match runtime::run(worker.run(listener, stopping, started.clone())) {
+            Ok(()) => {}
+            Err(error) => drop(started.send(Err(error))),
+        };
+        handles.push(thread::Builder::new().name(format!("core-{index}")).spawn(run)?);
+    }
+    drop((started, stopping));
+    for _ in 0..threads {
+        starting.recv().map_err(|_| io::Error::other("a thread ended before it had begun"))??;
+    }
+    if !runtime::has_io_uring() {
+        tracing::warn!(
+            "the kernel does not let this process use io_uring: serving by epoll and blocking calls, which costs more CPU"
+        );
+    }
+    tracing::info!(%address, root = %settings.root.display(), threads, io_uring = runtime::has_io_uring(), "serving");
+    announce(address);
+
+    let signal = signals.forever().next();
+    tracing::info!(signal, limit = ?settings.shutdown.drain.get(), "stopping: no new connections; running transfers may end");
+    shared.is_stopping.store(true, Ordering::Relaxed);
+    drop(stop);
+    for handle in handles {
+        if handle.join().is_err() {
+            tracing::error!("a thread ended by a panic");
+        }
+    }
+    engine.save_uploads().map_err(ServeError::Save)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn engine_options(settings: &Settings, threads: usize) -> EngineOptions {
+    EngineOptions {
+        root: settings.root.clone(),
+        direct_writes: settings.storage.writes != WriteMode::Buffered,
+        reserve_bytes: settings.storage.reserve.bytes(),
+        cache_bytes: usize::try_from(settings.storage.cache.bytes()).unwrap_or(usize::MAX),
+        buffer_bytes: BUFFER_BYTES / threads,
+        upload_expiry: settings.uploads.expiry.get(),
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let http = &settings.http;
+    Limits {
+        head_time: http.head_timeout.get(),
+        idle_time: http.idle_timeout.get(),
+        body_time: http.body_timeout.get(),
+        head_size: usize::try_from(http.head_size_max.bytes()).unwrap_or(usize::MAX),
+        headers: http.headers_max.get() as usize,
+    }
+}
+
+/// Every connection and every blob that is sent takes a descriptor.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// A listener for each thread, all on one address; the kernel spreads connections over them.
+fn listen(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<StdListener>), ServeError> {
+    let failed = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another program listens there: stop it, or give this one another --listen"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need privileges: take another one by --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "; this machine has no such address: take another one by --listen"
+            }
+            _ => "",
+        };
+        ServeError::Listen { address, source: error, hint }
+    };
+    if address.port() != 0 {
+        // Listeners that share a port also share it with those of another process, unnoticed. One that does not
+        // share it tells whether there are any.
+        drop(listener(address, false).map_err(failed)?);
+    }
+    let first = listener(address, true).map_err(failed)?;
+    let address = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..threads {
+        listeners.push(listener(address, true).map_err(failed)?);
+    }
+    Ok((address, listeners))
+}
+
+fn listener(address: SocketAddr, shares_port: bool) -> io::Result<StdListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shares_port)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(StdListener::from(socket))
+}
+
+/// What one thread does.
+struct Worker {
+    engine: Engine,
+    shared: Arc<Shared>,
+    limits: Limits,
+    connections_max: usize,
+    drain: Duration,
+    is_first: bool,
+}
+
+impl Worker {
+    async fn run(
+        self,
+        listener: StdListener,
+        mut stopping: watch::Receiver<()>,
+        started: mpsc::Sender<io::Result<()>>,
+    ) {
+        let begun = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+        let (core, listener) = match begun.and_then(|listener| Ok((self.engine.core()?, listener))) {
+            Ok(begun) => begun,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let watchdog = Watchdog::default();
+        runtime::spawn(watchdog.clone().watch());
+        runtime::spawn(look_after(core.clone(), self.is_first));
+        // The receiver waits for every thread.
+        let _ = started.send(Ok(()));
+
+        let first_id = Environment::system().entropy.random();
+        let first_id = u64::from_le_bytes(first_id[..8].try_into().unwrap_or_default());
+        let registry = Rc::new(Registry::new(core.clone(), self.shared.clone(), first_id));
+        let limits = Rc::new(self.limits);
+        loop {
+            while watchdog.connections() >= self.connections_max
+                && !self.shared.is_stopping.load(Ordering::Relaxed)
+            {
+                runtime::sleep(ACCEPT_PAUSE).await;
+            }
+            let accepted = runtime::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.changed() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Without it an answer of several pieces may wait for the acknowledgement of the first.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection ended as it began");
+                        continue;
+                    }
+                    let buffers = core.buffers().clone();
+                    let connection =
+                        Connection::new(stream, buffers, limits.clone(), registry.clone(), &watchdog);
+                    runtime::spawn(CatchPanic(Box::pin(connection.run())));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    runtime::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        stop_connections(&watchdog, self.drain).await;
+    }
+}
+
+/// Lets running transfers end; cuts them when the limit is reached.
+async fn stop_connections(watchdog: &Watchdog, limit: Duration) {
+    let mut cut_at = Some(Instant::now() + limit);
+    let give_up_at = Instant::now() + limit + CUT_TIME;
+    while watchdog.connections() > 0 && Instant::now() < give_up_at {
+        watchdog.end_idle();
+        if cut_at.is_some_and(|at| at <= Instant::now()) {
+            cut_at = None;
+            tracing::warn!(
+                connections = watchdog.connections(),
+                "the limit is reached: cutting the transfers that are left"
+            );
+            watchdog.end_all();
+        }
+        runtime::sleep(STOPPING_PERIOD).await;
+    }
+}
+
+/// What a thread does by itself from time to time; the first one does what is due for the whole process, too.
+async fn look_after(core: Core, is_first: bool) {
+    let mut round = 0_u64;
+    loop {
+        runtime::sleep(TIDY_PERIOD).await;
+        core.tidy();
+        if !is_first {
+            continue;
+        }
+        round += 1;
+        let mut result = core.save_waiting_uploads().await;
+        if round.is_multiple_of(TIDIES_TO_EXPIRY) {
+            result = result.and(core.expire_uploads().await);
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, "looking after the upload sessions failed; trying again");
+        }
+    }
+}
+
+/// A connection's task. A panic in it is a mistake of ours; it ends the connection, and not the thread with all the
+/// others.
+struct CatchPanic<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = ()>> Future for CatchPanic<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let future = &mut self.0;
+        // What a panic leaves half done belongs to the connection, which is dropped, or is put right by the drop of
+        // what guards it (upload sessions).
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_| {
+            tracing::error!("a connection's task panicked; its connection ends");
+            Poll::Ready(())
+        })
+    }
+}

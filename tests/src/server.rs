@@ -1,0 +1,457 @@
+//! Runs the program as a process of its own, and makes sure that it ends with the test.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::http::{Connection, Request};
+use crate::{PATIENCE, eventually};
+
+/// The program under test: `PAYLOAD_REGISTRY_BIN` if set, else what the workspace builds, in this test's profile.
+#[track_caller]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| match std::env::var_os("PAYLOAD_REGISTRY_BIN") {
+        Some(path) => Some(path.into()),
+        None => build(),
+    });
+    program.as_deref().expect("the server builds")
+}
+
+/// Whether the program was built with optimisation, as far as its path tells.
+pub fn is_release() -> bool {
+    program().components().any(|part| part.as_os_str() == "release")
+}
+
+/// Builds the program into the directory that this very test was built into: `<target>/<profile>/deps/<test>`.
+fn build() -> Option<PathBuf> {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile_dir = test.ancestors().nth(2).expect("a test lies two levels below its profile's directory");
+    let target_dir = profile_dir.parent().expect("a profile's directory lies in the target directory");
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "server",
+            "--bin",
+            "payload-registry",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
+        .arg(target_dir)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()
+        .expect("cargo runs");
+    status.success().then(|| profile_dir.join("payload-registry"))
+}
+
+/// Starts a process that is killed when this one ends, however it ends.
+fn spawn(mut command: Command) -> io::Result<Child> {
+    // The kernel sends the signal when the *thread* that started the process ends, and a test's thread ends with the
+    // test; so one thread that never ends starts them all.
+    static STARTER: LazyLock<Sender<(Command, Sender<io::Result<Child>>)>> = LazyLock::new(|| {
+        let (jobs, queue) = mpsc::channel::<(Command, Sender<io::Result<Child>>)>();
+        thread::spawn(move || {
+            for (mut command, reply) in queue {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        jobs
+    });
+    // SAFETY: between fork and exec only a system call is made, which is safe there.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    let (reply, answer) = mpsc::channel();
+    STARTER.send((command, reply)).expect("the starter lives as long as the process");
+    answer.recv().expect("the starter answers each job")
+}
+
+/// How to start the program.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    listen: String,
+    root: Option<PathBuf>,
+    config: Option<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:0".into(), root: None, config: None, env: Vec::new() }
+    }
+}
+
+impl Launch {
+    /// A loopback address with a free port, an empty root, no configuration.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The address to listen on.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The directory to keep everything in, instead of a fresh one.
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(root.into());
+        self
+    }
+
+    /// The text of the configuration file.
+    pub fn config(mut self, text: impl Into<String>) -> Self {
+        self.config = Some(text.into());
+        self
+    }
+
+    /// A variable of the environment.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the program and waits until it listens.
+    #[track_caller]
+    pub fn start(self) -> Server {
+        let dir = TempDir::with_prefix("payload-registry-test-").expect("a directory for the test");
+        let root = self.root.clone().unwrap_or_else(|| dir.path().join("root"));
+        let mut process = Process::start(&self, dir.path(), &root);
+        let show = ShowOnFailure::new(&process.log);
+        match process.listening() {
+            Some(address) => Server { launch: self, process, address, root, show: Some(show), _dir: dir },
+            None => panic!("the server does not listen"),
+        }
+    }
+
+    /// Starts the program, expecting it to give up by itself, and gives how it ended.
+    #[track_caller]
+    pub fn refusal(self) -> Refusal {
+        let dir = TempDir::with_prefix("payload-registry-test-").expect("a directory for the test");
+        let root = self.root.clone().unwrap_or_else(|| dir.path().join("root"));
+        let mut process = Process::start(&self, dir.path(), &root);
+        let _show = ShowOnFailure::new(&process.log);
+        if let Some(address) = process.listening() {
+            panic!("the server started, and listens on {address}");
+        }
+        Refusal { status: process.wait(), output: process.log.text() }
+    }
+}
+
+/// How the program ended when it didn't want to start.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All that it wrote.
+    pub output: String,
+}
+
+impl Refusal {
+    /// Fails the test unless the program ended with an error status and a message that mentions each of `words`,
+    /// rather than with a panic or a signal.
+    #[track_caller]
+    pub fn mentions(self, words: &[&str]) {
+        assert!(matches!(self.status.code(), Some(code) if code != 0), "{}: {}", self.status, self.output);
+        assert!(!self.output.contains("panicked at"), "{}", self.output);
+        for word in words {
+            assert!(self.output.contains(word), "no {word:?} in: {}", self.output);
+        }
+    }
+}
+
+/// Runs one of the program's commands to its end, in `dir`.
+#[track_caller]
+pub fn run(args: &[&str], dir: &Path) -> Refusal {
+    let output = Command::new(program()).args(args).current_dir(dir).output().expect("the program runs");
+    let text = [output.stdout, output.stderr].concat();
+    Refusal { status: output.status, output: String::from_utf8_lossy(&text).into_owned() }
+}
+
+/// A running server, with a root of its own. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    launch: Launch,
+    process: Process,
+    address: SocketAddr,
+    root: PathBuf,
+    show: Option<ShowOnFailure>,
+    _dir: TempDir,
+}
+
+impl Server {
+    /// Starts a server with the default settings.
+    #[track_caller]
+    pub fn start() -> Self {
+        Launch::new().start()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The directory it keeps everything in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// A registry client without credentials.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A plain connection.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// Fails the test unless every thread of the server answers: with one connection open per try, so many tries that
+    /// a thread would have to be missed again and again by chance.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        let mut connections: Vec<_> = (0..24).map(|_| self.connect()).collect();
+        let ping = Request::new("GET", "/v2/");
+        for connection in &mut connections {
+            connection.send(&ping);
+        }
+        for connection in &mut connections {
+            match connection.receive("GET") {
+                Ok(response) => drop(response.expect_any(&[200, 401])),
+                Err(e) => panic!("a thread of the server does not answer: {e}"),
+            }
+        }
+    }
+
+    /// Asks it to end (SIGTERM), and doesn't wait.
+    pub fn ask_to_end(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait()
+    }
+
+    /// Kills it (SIGKILL).
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.wait();
+    }
+
+    /// Starts it again on the same root, after it has ended. The port is another one.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.process.ended(), "the server still runs");
+        self.process = Process::start(&self.launch, self._dir.path(), &self.root);
+        self.show = Some(ShowOnFailure::new(&self.process.log));
+        self.address = self.process.listening().expect("the server listens again");
+    }
+}
+
+/// A server that the tests of one file share: it starts when the first of them needs it, and ends with the last.
+#[derive(Debug)]
+pub struct Shared {
+    launch: fn() -> Launch,
+    server: Mutex<Weak<Server>>,
+}
+
+impl Shared {
+    /// A server that is started in this way.
+    pub const fn new(launch: fn() -> Launch) -> Self {
+        Self { launch, server: Mutex::new(Weak::new()) }
+    }
+
+    /// The running server.
+    #[track_caller]
+    pub fn get(&self) -> Lease {
+        let mut shared = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = shared.upgrade().unwrap_or_else(|| {
+            let mut server = (self.launch)().start();
+            server.show = None;
+            Arc::new(server)
+        });
+        *shared = Arc::downgrade(&server);
+        Lease { _show: ShowOnFailure::new(&server.process.log), server }
+    }
+}
+
+/// One test's hold of a [`Shared`] server.
+#[derive(Debug)]
+pub struct Lease {
+    _show: ShowOnFailure,
+    server: Arc<Server>,
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    /// The lines of its standard output; ends with the output.
+    lines: Mutex<mpsc::Receiver<String>>,
+    log: Log,
+    /// The threads that fill the log; they end with the process.
+    readers: Vec<thread::JoinHandle<()>>,
+}
+
+impl Process {
+    #[track_caller]
+    fn start(launch: &Launch, dir: &Path, root: &Path) -> Self {
+        let mut command = Command::new(program());
+        command.arg("serve").arg("--listen").arg(&launch.listen).arg("--root").arg(root);
+        if let Some(text) = &launch.config {
+            let path = dir.join("config.yaml");
+            std::fs::write(&path, text).expect("a file in the test's own directory");
+            command.arg("--config").arg(path);
+        }
+        command.envs(launch.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command).expect("the program runs");
+        let log = Log::default();
+        let (sender, lines) = mpsc::channel();
+        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let readers = vec![
+            log.follow(stdout, move |line| drop(sender.send(line.to_owned()))),
+            log.follow(stderr, |_| ()),
+        ];
+        Self { child, lines: Mutex::new(lines), log, readers }
+    }
+
+    /// Waits for the line that says where it listens; none if it ends before.
+    #[track_caller]
+    fn listening(&mut self) -> Option<SocketAddr> {
+        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let line = match lines.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("the server neither listens nor ends: {}", self.log.text())
+                }
+            };
+            let address = line.split_once("listening on http://").map(|(_, rest)| rest);
+            if let Some(address) = address {
+                let end = address
+                    .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+                    .unwrap_or(address.len());
+                let mut address: SocketAddr =
+                    address[..end].parse().expect("an address behind \"listening on http://\"");
+                if address.ip().is_unspecified() {
+                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+                }
+                return Some(address);
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    fn ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> ExitStatus {
+        let status =
+            eventually("the server ends", || self.child.try_wait().expect("a child can be waited for"));
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+        status
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process has written so far, standard output and standard error together.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// Takes in what comes out of a pipe, and hands each line on.
+    fn follow<F>(&self, pipe: impl Read + Send + 'static, on_line: F) -> thread::JoinHandle<()>
+    where
+        F: Fn(&str) + Send + 'static,
+    {
+        let log = Arc::clone(&self.0);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                *log.lock().unwrap_or_else(PoisonError::into_inner) += &format!("{line}\n");
+                on_line(&line);
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Shows what a process wrote from here on, if the test fails.
+#[derive(Debug)]
+struct ShowOnFailure {
+    log: Log,
+    from: usize,
+}
+
+impl ShowOnFailure {
+    fn new(log: &Log) -> Self {
+        Self { log: log.clone(), from: log.text().len() }
+    }
+}
+
+impl Drop for ShowOnFailure {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let text = self.log.text();
+            let from = text.floor_char_boundary(self.from.max(text.len().saturating_sub(20_000)));
+            eprintln!("the server wrote:\n{}", &text[from..]);
+        }
+    }
+}
