@@ -136,10 +136,17 @@ impl Client {
         location(&self.post(format!("/v2/{repository}/blobs/uploads/")).expect(202))
     }
 
-    /// How many bytes an upload session holds.
+    /// How many bytes an upload session holds. One that holds a single byte cannot be told from an empty one, and is
+    /// taken for that.
     #[track_caller]
     pub fn upload_size(&self, session: &str) -> usize {
-        size_in_range(&self.get(session).expect(204))
+        let status = self.get(session).expect(204);
+        let last: Option<usize> = status.must("Range").strip_prefix("0-").and_then(|last| last.parse().ok());
+        match last {
+            Some(0) => 0,
+            Some(last) => last + 1,
+            None => panic!("Range of {}", status.summary()),
+        }
     }
 
     /// Pushes a blob in one of the possible ways, and gives the last response, whatever it is.
@@ -164,7 +171,7 @@ impl Client {
             Way::PostPutStreamed => last = last.chunked(pieces),
             Way::Streamed => {
                 let patched = self.send(Request::new("PATCH", &session).chunked(pieces)).expect(202);
-                assert_eq!(size_in_range(&patched), content.len(), "of {}", patched.summary());
+                assert_eq!(patched.must("Range"), range_up_to(content.len()));
                 session = location(&patched);
                 last = last.body("");
             }
@@ -172,7 +179,7 @@ impl Client {
                 let in_put = if way == Way::PatchesAndPut { ranges.pop() } else { None };
                 for range in ranges {
                     let patched = self.patch_range(&session, content, range.clone()).expect(202);
-                    assert_eq!(size_in_range(&patched), range.end, "of {}", patched.summary());
+                    assert_eq!(patched.must("Range"), range_up_to(range.end));
                     session = location(&patched);
                 }
                 last = match in_put {
@@ -304,18 +311,9 @@ pub fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-/// How many bytes the `Range` header of a session's response speaks of: `0-<last>`, and `0-0` or no header for none.
-/// (A session that holds exactly one byte looks like an empty one.)
-#[track_caller]
-fn size_in_range(response: &Response) -> usize {
-    match response
-        .header("Range")
-        .map(|range| range.strip_prefix("0-").and_then(|last| last.parse::<usize>().ok()))
-    {
-        None | Some(Some(0)) => 0,
-        Some(Some(last)) => last + 1,
-        Some(None) => panic!("Range of {}", response.summary()),
-    }
+/// The `Range` of a session that holds so many bytes: `0-<last>`, and `0-0` for none.
+pub fn range_up_to(size: usize) -> String {
+    format!("0-{}", size.saturating_sub(1))
 }
 
 /// Gives a request the bytes of `content` that the range names, and the `Content-Range` that says so.

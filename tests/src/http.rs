@@ -2,7 +2,7 @@
 //!
 //! What comes back is read strictly: a response that is framed wrongly is an error, and so is one that doesn't come.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
@@ -139,12 +139,18 @@ impl Head {
 }
 
 /// A response: head and body.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     /// Status and header fields.
     pub head: Head,
     /// The body, with its coding taken off.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())
+    }
 }
 
 impl std::ops::Deref for Response {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,6 +32,18 @@ pub fn program() -> &'static Path {
 /// Whether the program was built with optimisation, as far as its path tells.
 pub fn is_release() -> bool {
     program().components().any(|part| part.as_os_str() == "release")
+}
+
+/// The program as a command, with none of the settings that this process happens to have in its environment.
+#[track_caller]
+pub fn command() -> Command {
+    let mut command = Command::new(program());
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PAYLOAD_REGISTRY_"))
+    {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Builds the program into the directory that this very test was built into: `<target>/<profile>/deps/<test>`.
@@ -181,7 +194,7 @@ impl Refusal {
 /// Runs one of the program's commands to its end, in `dir`.
 #[track_caller]
 pub fn run(args: &[&str], dir: &Path) -> Refusal {
-    let output = Command::new(program()).args(args).current_dir(dir).output().expect("the program runs");
+    let output = command().args(args).current_dir(dir).output().expect("the program runs");
     let text = [output.stdout, output.stderr].concat();
     Refusal { status: output.status, output: String::from_utf8_lossy(&text).into_owned() }
 }
@@ -212,6 +225,11 @@ impl Server {
     /// The directory it keeps everything in.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// How many bytes of the disk its root takes.
+    pub fn disk_usage(&self) -> u64 {
+        usage(&self.root)
     }
 
     /// Its process id.
@@ -282,6 +300,13 @@ impl Server {
     }
 }
 
+/// The bytes on the disk of a file, or of all that is in a directory. What vanishes meanwhile counts for nothing.
+fn usage(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    metadata.blocks() * 512 + entries.map(|entry| usage(&entry.path())).sum::<u64>()
+}
+
 /// A server that the tests of one file share: it starts when the first of them needs it, and ends with the last.
 #[derive(Debug)]
 pub struct Shared {
@@ -337,7 +362,7 @@ struct Process {
 impl Process {
     #[track_caller]
     fn start(launch: &Launch, dir: &Path, root: &Path) -> Self {
-        let mut command = Command::new(program());
+        let mut command = command();
         command.arg("serve").arg("--listen").arg(&launch.listen).arg("--root").arg(root);
         if let Some(text) = &launch.config {
             let path = dir.join("config.yaml");

@@ -580,6 +580,28 @@ fn many_slow_clients_keep_nobody_else_waiting() {
 }
 
 #[test]
+fn connections_over_the_limit_are_turned_away_and_the_others_go_on() {
+    let server = Launch::new().config("http: {connectionsMax: 10}\n").start();
+    let ping = Request::new("GET", "/v2/");
+    let mut connections: Vec<Connection> = (0..10).map(|_| server.connect()).collect();
+    for connection in &mut connections {
+        connection.exchange(&ping).expect("a response").expect(200);
+    }
+    let mut another = server.connect();
+    if let Ok(refused) = another.exchange(&ping) {
+        refused.expect_any(&[429, 503]).must("Retry-After");
+    }
+    for connection in &mut connections {
+        connection.exchange(&ping).expect("a response").expect(200);
+    }
+    connections.truncate(5);
+    eventually("there is room again", || {
+        let response = server.connect().exchange(&ping).ok()?;
+        (response.expect_any(&[200, 429, 503]).status == 200).then_some(())
+    });
+}
+
+#[test]
 fn clients_that_vanish_at_any_point_harm_nobody() {
     let server = SERVER.get();
     let client = server.client();

@@ -6,8 +6,9 @@ use std::thread;
 
 use tests::client::{Client, Way, location, with_query};
 use tests::content::{Manifest, OCI_LAYER, artifact, bytes, descriptor, image, sha256, sha512};
+use tests::eventually;
 use tests::http::Request;
-use tests::server::{Launch, Shared};
+use tests::server::{Launch, Server, Shared};
 
 static SERVER: Shared = Shared::new(Launch::new);
 
@@ -41,6 +42,24 @@ fn the_same_blob_can_be_pushed_by_many_at_once() {
             client.push_blob_by(way, &repository, &content, &digest).expect(201);
             client.assert_blob(&repository, &digest, &content);
         });
+    }
+}
+
+#[test]
+fn the_same_blob_is_kept_once() {
+    const LENGTH: usize = 12 << 20;
+    let server = Server::start();
+    let client = server.client();
+    let before = server.disk_usage();
+    let content = bytes("kept once", LENGTH);
+    at_once(6, |number| {
+        let repository = format!("concurrency/once{}", number % 3);
+        client.push_blob_by(Way::ALL[number], &repository, &content, &sha256(&content)).expect(201);
+    });
+    client.push_blob("concurrency/later", &content);
+    eventually("the other copies go", || (server.disk_usage() - before < 2 * LENGTH as u64).then_some(()));
+    for number in 0..3 {
+        client.assert_blob(&format!("concurrency/once{number}"), &sha256(&content), &content);
     }
 }
 

@@ -69,7 +69,8 @@ fn a_tag_can_be_moved_only_from_where_it_is() {
         (format!("{is_new}, \"x\""), 412),
         (is_old.clone(), 201),
     ] {
-        put_if(&client, repository, "tag", &new, ("If-Match", &value)).expect(status);
+        let response = put_if(&client, repository, "tag", &new, ("If-Match", &value));
+        assert_eq!(response.status, status, "If-Match: {value}");
         let expected = if status == 201 { &new } else { &old };
         client.assert_manifest(repository, "tag", expected);
     }

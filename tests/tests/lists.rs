@@ -66,6 +66,25 @@ fn tags_can_be_read_in_pages() {
 }
 
 #[test]
+fn thousands_of_tags_are_all_listed() {
+    let server = SERVER.get();
+    let client = server.client();
+    client.push_empty_config("lists/thousands");
+    let manifest = Manifest::new(&artifact("a/b", "thousands"));
+    let tags: Vec<String> = (0..5000).map(|n| format!("t{n:05}")).collect();
+    for some in tags.chunks(100) {
+        let reference = some.iter().fold(manifest.digest(), |target, tag| with_query(&target, "tag", tag));
+        client.push_manifest("lists/thousands", &reference, &manifest);
+    }
+    assert!(client.tags("lists/thousands") == tags);
+    let pages = pages(&client, "/v2/lists/thousands/tags/list?n=999");
+    let lists: Vec<Vec<String>> = pages.iter().map(|page| strings(&page.json()["tags"])).collect();
+    assert!(lists.concat() == tags);
+    client.delete(format!("/v2/lists/thousands/manifests/{}", manifest.digest())).expect(202);
+    assert_eq!(client.tags("lists/thousands"), [""; 0]);
+}
+
+#[test]
 fn a_page_begins_behind_the_tag_that_was_last() {
     let server = SERVER.get();
     let client = server.client();

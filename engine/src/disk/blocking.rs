@@ -10,7 +10,9 @@ use std::sync::Arc;
 use monoio::buf::IoBufMut;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
-use super::{Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags};
+use super::{
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags, page_cache,
+};
 use crate::buffer::Buffer;
 use crate::runtime;
 
@@ -142,5 +144,9 @@ impl DiskFile for BlockingFile {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
+    }
+
+    fn is_cached(&self, offset: u64, len: u64) -> bool {
+        page_cache::holds(self.0.as_fd(), offset, len)
     }
 }

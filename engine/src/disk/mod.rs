@@ -4,6 +4,7 @@
 //! several can be in flight; dropping what was returned does not stop it. The trait is the door for a simulated disk.
 
 mod blocking;
+mod page_cache;
 mod ring;
 mod uring;
 
@@ -80,6 +81,10 @@ pub trait DiskFile {
 
     /// The descriptor, for `sendfile(2)`; `None` where there is none.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether `len` bytes from `offset` are in memory, so that sending them does not wait for the disk. Where the
+    /// system does not tell exactly, a guess by the first and the last byte.
+    fn is_cached(&self, offset: u64, len: u64) -> bool;
 }
 
 /// A volume below a directory of a local filesystem, shared by the threads.

@@ -10,7 +10,9 @@ use monoio::buf::{IoBuf, IoBufMut};
 use rustix::fs::{Mode, OFlags};
 
 use super::ring::{Ring, Started, WeakRing};
-use super::{Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags};
+use super::{
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags, page_cache,
+};
 use crate::buffer::Buffer;
 use crate::runtime;
 
@@ -228,5 +230,9 @@ impl DiskFile for UringFile {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn is_cached(&self, offset: u64, len: u64) -> bool {
+        page_cache::holds(self.file.as_fd(), offset, len)
     }
 }

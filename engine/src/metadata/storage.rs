@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 /// Where the store lives. It is opened once at the start, and again after each failure of the storage, always with
@@ -69,6 +69,8 @@ impl Storage for FileStorage {
             let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
         }
+        // Pages are read here and there; what the kernel would read around them is not needed. Advice only.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(Box::new(ReservedFile { file, reserved: Mutex::default() }))
     }
 }

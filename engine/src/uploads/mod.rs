@@ -5,6 +5,8 @@
 
 mod file_sink;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use sessions::Sessions;

@@ -1,4 +1,5 @@
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -40,7 +41,8 @@ fn run(jobs: &Mutex<Receiver<Job>>) {
         // One thread waits in the channel and the others for the lock; the lock is free again while a job runs.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        job();
+        // A job that panics must not take the thread with it: without threads, nobody could log in any more.
+        let _ = panic::catch_unwind(AssertUnwindSafe(job));
     }
 }
 
@@ -70,6 +72,15 @@ mod tests {
         assert_eq!(pool.submit(|| unreachable!()), Err(QueueFull));
         release.send(()).expect("job waits");
         assert_eq!(is_done.iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_job_that_panics_does_not_end_its_thread() {
+        let pool = VerificationPool::start(1, 2).expect("threads");
+        let (done, is_done) = channel();
+        pool.submit(|| panic!("on purpose")).expect("empty queue");
+        pool.submit(move || done.send(()).expect("test waits")).expect("room");
+        assert!(is_done.recv().is_ok());
     }
 
     #[test]

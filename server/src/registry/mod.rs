@@ -149,7 +149,11 @@ impl Registry {
     }
 
     async fn authenticate(&self, request: &Request<'_>) -> Result<Identity, Refusal> {
-        let header = request.headers.get(AUTHORIZATION);
+        let mut headers = request.headers.get_all(AUTHORIZATION).iter();
+        let header = headers.next();
+        if headers.next().is_some() {
+            return Err(unauthorized("the request has more than one Authorization".to_owned()));
+        }
         self.shared.authenticator.authenticate(header).await.map_err(|error| match error {
             AuthenticationError::Overloaded => {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, error.to_string())

@@ -284,7 +284,7 @@ mod tests {
             ),
             (
                 "users: {jane: {projects: [{name: a}]}}",
-                r#"/file, line 1, column 27: the key "access" is missing"#,
+                r#"/file, line 1, column 28: the key "access" is missing"#,
             ),
             (
                 "users: {jane: {passwordHsh: x}}",
@@ -386,7 +386,7 @@ mod tests {
         ] {
             let text = format!("users:\n  jane:\n    passwordHash: {hash}\n");
             let error = file_error(&text);
-            assert!(error.starts_with("/file, line ") && error.contains(expected), "{error}");
+            assert!(error.starts_with(&format!("/file, line 2, column 3: {expected}")), "{error}");
             assert!(!error.contains(hash), "{error}");
         }
         // Nor is one of a line near the error.

@@ -125,12 +125,15 @@ fn new_content(digest: &Digest, file: Option<u8>) -> NewContent {
 /// All that can be read of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    stored: BTreeMap<Digest, (u64, BlobLocation, Timestamp, Option<Vec<u8>>)>,
+    stored: BTreeMap<Digest, Stored>,
     repositories: BTreeMap<String, Repository>,
     uploads: BTreeMap<UploadId, UploadRecord>,
-    changes: Vec<(String, String, Option<Digest>, Option<Digest>, Timestamp)>,
+    /// With 0 for the sequence number, which the model does not know.
+    changes: Vec<TagChange>,
     statistics: Statistics,
 }
+
+type Stored = (BlobRecord, Option<Vec<u8>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Repository {
@@ -151,7 +154,7 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
         let (digest, record) = row?;
         assert_eq!(snapshot.stored_blob(&digest)?, Some(record));
         let bytes = snapshot.content(&digest)?.map(|bytes| bytes.to_vec());
-        state.stored.insert(digest, (record.size, record.location, record.stored_at, bytes));
+        state.stored.insert(digest, (record, bytes));
     }
     for row in snapshot.repositories("", None)? {
         let RepositoryRecord { id, name } = row?;
@@ -221,8 +224,7 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
     for change in snapshot.tag_changes_since(0, usize::MAX).expect("none is trimmed") {
         assert!(change.sequence > sequence && change.sequence <= snapshot.sequence());
         sequence = change.sequence;
-        let TagChange { repository, tag, digest, previous, at, .. } = change;
-        state.changes.push((repository.to_string(), tag.to_string(), digest, previous, at));
+        state.changes.push(TagChange { sequence: 0, ..change });
     }
     Ok(state)
 }
@@ -388,7 +390,7 @@ impl State {
                     .values()
                     .any(|r| r.links.contains_key(&digest) || r.manifests.contains_key(&digest));
                 let removed = if used { None } else { self.stored.remove(&digest) };
-                Answer::Content(removed.map(|(_, location, _, _)| location))
+                Answer::Content(removed.map(|(record, _)| record.location))
             }
             Operation::RemoveRepository { repository } => {
                 let at = REPOSITORIES[*repository];
@@ -424,7 +426,7 @@ impl State {
             NewContent::Inline(bytes) => (BlobLocation::Inline, Some(bytes.to_vec())),
             NewContent::File(file) => (BlobLocation::File(file), None),
         };
-        self.stored.insert(digest, (size, location, now, bytes));
+        self.stored.insert(digest, (BlobRecord { size, location, stored_at: now }, bytes));
         BlobCommit::Stored
     }
 
@@ -461,13 +463,13 @@ impl State {
         Ok((commit, changed))
     }
 
-    fn set_tag(&mut self, at: usize, tag: &str, digest: Option<Digest>, now: Timestamp) -> bool {
+    fn set_tag(&mut self, at: usize, text: &str, digest: Option<Digest>, now: Timestamp) -> bool {
         let held = self.repository(at, now);
         let previous = match digest {
-            None => held.tags.remove(tag),
+            None => held.tags.remove(text),
             Some(digest) => {
-                let created = held.tags.get(tag).map_or(now, |tag| tag.1);
-                held.tags.insert(tag.to_owned(), (digest, created, now))
+                let created = held.tags.get(text).map_or(now, |tag| tag.1);
+                held.tags.insert(text.to_owned(), (digest, created, now))
             }
         };
         let previous = previous.map(|tag| tag.0);
@@ -476,7 +478,8 @@ impl State {
             held.tags_of.entry(*digest).or_default().insert(tag.clone());
         }
         if previous != digest {
-            self.changes.push((REPOSITORIES[at].to_owned(), tag.to_owned(), digest, previous, now));
+            let (repository, tag) = (name(REPOSITORIES[at]), tag(text));
+            self.changes.push(TagChange { sequence: 0, repository, tag, digest, previous, at: now });
         }
         previous != digest
     }
@@ -489,7 +492,7 @@ impl State {
             manifests: sum(|r| r.manifests.len()),
             links: sum(|r| r.links.len()),
             blobs: self.stored.len() as u64,
-            bytes: self.stored.values().map(|stored| stored.0).sum(),
+            bytes: self.stored.values().map(|(record, _)| record.size).sum(),
             uploads: self.uploads.len() as u64,
         };
     }
