@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread;
@@ -44,7 +44,7 @@ const STOPPING_PERIOD: Duration = Duration::from_millis(20);
 /// How long connections that were cut may take to notice.
 const CUT_TIME: Duration = Duration::from_secs(3);
 
-/// How long a thread waits before it accepts again, when there are no descriptors or too many connections.
+/// How long a thread waits before it accepts again, when there are no descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why serving did not begin, or not end well.
@@ -88,6 +88,7 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
         authenticator: Authenticator::new(Arc::new(settings.users.clone()))?,
         policy: AccessPolicy::new(&settings.users, settings.anonymous_access()),
         metrics: Metrics::default(),
+        connections: AtomicUsize::new(0),
         is_stopping: AtomicBool::new(false),
     });
     let (address, listeners) = listen(settings.listen, threads)?;
@@ -100,7 +101,7 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
             engine: engine.clone(),
             shared: shared.clone(),
             limits: limits(settings),
-            connections_max: (settings.http.connections_max.get() as usize).div_ceil(threads),
+            connections_max: settings.http.connections_max.get() as usize,
             drain: settings.shutdown.drain.get(),
             is_first: index == 0,
         };
@@ -185,26 +186,31 @@ fn listen(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<StdLis
         };
         ServeError::Listen { address, source: error, hint }
     };
-    if address.port() != 0 {
-        // Listeners that share a port also share it with those of another process, unnoticed. One that does not
-        // share it tells whether there are any.
-        drop(listener(address, false).map_err(failed)?);
-    }
-    let first = listener(address, true).map_err(failed)?;
+    let first = bind(address, Sharing::AfterBind).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
     for _ in 1..threads {
-        listeners.push(listener(address, true).map_err(failed)?);
+        listeners.push(bind(address, Sharing::BeforeBind).map_err(failed)?);
     }
     Ok((address, listeners))
 }
 
-fn listener(address: SocketAddr, shares_port: bool) -> io::Result<StdListener> {
+/// When a listener says that it shares its port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Listeners that share a port also share it with those of another process, unnoticed. The first one binds as if it
+    /// did not, so that an address that is in use is found out, and a free port is really free.
+    AfterBind,
+    BeforeBind,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<StdListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, shares_port)?;
+    sockopt::set_socket_reuseport(&socket, sharing == Sharing::BeforeBind)?;
     rustix::net::bind(&socket, &address)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(StdListener::from(socket))
 }
@@ -242,11 +248,6 @@ impl Worker {
         let registry = Rc::new(Registry::new(core.clone(), self.shared.clone(), first_id));
         let limits = Rc::new(self.limits);
         loop {
-            while watchdog.connections() >= self.connections_max
-                && !self.shared.is_stopping.load(Ordering::Relaxed)
-            {
-                runtime::sleep(ACCEPT_PAUSE).await;
-            }
             let accepted = runtime::select! {
                 accepted = listener.accept() => accepted,
                 _ = stopping.changed() => break,
@@ -261,7 +262,13 @@ impl Worker {
                     let buffers = core.buffers().clone();
                     let connection =
                         Connection::new(stream, buffers, limits.clone(), registry.clone(), &watchdog);
-                    runtime::spawn(CatchPanic(Box::pin(connection.run())));
+                    let counted = CountedConnection::new(self.shared.clone());
+                    let is_too_many = counted.number > self.connections_max;
+                    let task = async move {
+                        let _counted = counted;
+                        if is_too_many { connection.turn_away().await } else { connection.run().await }
+                    };
+                    runtime::spawn(CatchPanic(Box::pin(task)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -271,6 +278,26 @@ impl Worker {
         }
         drop(listener);
         stop_connections(&watchdog, self.drain).await;
+    }
+}
+
+/// A connection that counts among those of all threads.
+struct CountedConnection {
+    shared: Arc<Shared>,
+    /// How many there were when it began, with itself.
+    number: usize,
+}
+
+impl CountedConnection {
+    fn new(shared: Arc<Shared>) -> Self {
+        let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { shared, number }
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

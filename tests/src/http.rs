@@ -6,7 +6,6 @@ use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::PATIENCE;
@@ -262,13 +261,6 @@ impl Connection {
     /// A second handle, to write while another thread reads.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { stream: BufReader::new(self.stream.get_ref().try_clone()?) })
-    }
-
-    /// Whether the other end has closed the connection for good, whatever of it is still to be read.
-    pub fn is_hung_up(&self) -> bool {
-        let mut polled = [PollFd::new(self.stream.get_ref(), PollFlags::RDHUP)];
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(gone)
     }
 
     /// Writes bytes as they are.

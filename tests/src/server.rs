@@ -232,6 +232,11 @@ impl Server {
         usage(&self.root)
     }
 
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.child.id()

@@ -64,14 +64,16 @@ fn who_is_not_logged_in_is_asked_to() {
         ("DELETE", format!("/v2/team/frontend/asked/blobs/{digest}")),
     ] {
         let response = client.send(Request::new(method, &target).body("")).expect_error(401, "UNAUTHORIZED");
-        let head = client.head(&target);
-        for challenge in [response.must("WWW-Authenticate"), head.must("WWW-Authenticate")] {
+        let mut answers = vec![response];
+        if method == "GET" {
+            answers.push(client.head(&target).expect(401));
+        }
+        for challenge in answers.iter().map(|answer| answer.must("WWW-Authenticate")) {
             assert!(
                 challenge.starts_with("Basic realm=\"") && challenge.ends_with('"'),
                 "{method} {target}: {challenge}"
             );
         }
-        assert_eq!(head.status, 401);
     }
 }
 
@@ -143,7 +145,8 @@ fn a_grant_covers_what_it_says_and_nothing_else() {
         ("the rest of another", &people.neighbour, "team/backend/app", false, false),
     ] {
         let digest = sha256(&bytes(&format!("{repository}/0"), 3000));
-        let session = format!("/v2/{repository}/blobs/uploads/9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d");
+        let its_owner = if repository.starts_with("lab/") { &people.neighbour } else { &people.owner };
+        let session = its_owner.begin_upload(repository);
         let manifest = Manifest::new(&artifact("a/b", case));
         for target in [
             format!("/v2/{repository}/manifests/latest"),
@@ -159,9 +162,9 @@ fn a_grant_covers_what_it_says_and_nothing_else() {
         }
         for (request, status) in [
             (Request::new("POST", format!("/v2/{repository}/blobs/uploads/")).body(""), 202),
-            (Request::new("PATCH", &session).body("x"), 404),
-            (Request::new("PUT", with_query(&session, "digest", &digest)).body("x"), 404),
-            (Request::new("GET", &session), 404),
+            (Request::new("GET", &session), 204),
+            (Request::new("PATCH", &session).body("xyz"), 202),
+            (Request::new("PUT", with_query(&session, "digest", &sha256(b"xyz"))).body(""), 201),
             (Request::new("DELETE", &session), 404),
             (Request::new("DELETE", format!("/v2/{repository}/manifests/none")), 404),
             (Request::new("DELETE", format!("/v2/{repository}/blobs/{}", sha256(b"none"))), 404),
@@ -175,6 +178,9 @@ fn a_grant_covers_what_it_says_and_nothing_else() {
                 response.summary()
             );
             assert!(may_push || response.error_codes() == ["DENIED"], "{}", response.summary());
+        }
+        if !may_push {
+            assert_eq!(its_owner.upload_size(&session), 0);
         }
         if !may_push {
             who.put_manifest(repository, "latest", &manifest).expect_error(403, "DENIED");

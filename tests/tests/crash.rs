@@ -39,6 +39,8 @@ struct Pusher<'a> {
     ledger: &'a Mutex<Ledger>,
     confirmed: &'a AtomicUsize,
     repository: String,
+    /// A tag that this pusher alone moves, so that it is known where it was moved last.
+    moving: String,
 }
 
 impl Pusher<'_> {
@@ -87,7 +89,7 @@ impl Pusher<'_> {
         let layers = vec![descriptor(OCI_LAYER, &layer)];
         let manifest = Manifest::new(&image(descriptor(OCI_CONFIG, &config), layers));
         let tag = if number.is_multiple_of(2) {
-            "moving".to_owned()
+            self.moving.clone()
         } else {
             format!("t{}", &manifest.digest()[7..20])
         };
@@ -164,6 +166,7 @@ fn what_was_confirmed_survives_kills_in_the_middle_of_pushes() {
                     ledger: &ledger,
                     confirmed: &confirmed,
                     repository: format!("crash/{}", worker % 4),
+                    moving: format!("moving-{worker}"),
                 };
                 let running = &running;
                 scope.spawn(move || {

@@ -6,8 +6,7 @@ use std::net::TcpListener;
 
 use tests::client::{location, with_query};
 use tests::content::{bytes, sha256};
-use tests::eventually;
-use tests::http::{Connection, Request};
+use tests::http::{Connection, Request, is_timeout};
 use tests::server::{Launch, Server, Shared, run};
 use tests::volume::Volume;
 
@@ -22,17 +21,19 @@ fn health_and_readiness_can_be_asked_for() {
     }
 }
 
-/// The samples of a page of metrics by their names and labels; fails the test if the page is not in the format.
+/// The samples of a page of metrics by their names and labels; fails the test if the page is not in the format of
+/// Prometheus, the older one or the newer (OpenMetrics).
 fn samples(page: &str) -> BTreeMap<String, f64> {
     let mut types = BTreeMap::new();
     let mut samples = BTreeMap::new();
-    for line in page.lines() {
+    for line in page.lines().filter(|line| *line != "# EOF") {
         if let Some(comment) = line.strip_prefix("# ") {
             let words: Vec<&str> = comment.splitn(3, ' ').collect();
-            assert!(words.len() == 3 && ["HELP", "TYPE"].contains(&words[0]), "{line}");
+            assert!(words.len() == 3 && ["HELP", "TYPE", "UNIT"].contains(&words[0]), "{line}");
             if words[0] == "TYPE" {
                 assert!(
-                    ["counter", "gauge", "histogram", "summary", "untyped"].contains(&words[2]),
+                    ["counter", "gauge", "histogram", "summary", "unknown", "untyped", "info"]
+                        .contains(&words[2]),
                     "{line}"
                 );
                 assert!(types.insert(words[1].to_owned(), words[2].to_owned()).is_none(), "twice: {line}");
@@ -43,14 +44,9 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
         let (name, labels) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest));
         assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':'), "{line}");
         assert!(labels.is_empty() || labels.ends_with('}'), "{line}");
-        let base =
-            ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let kind = types.get(name).or_else(|| types.get(base));
-        assert!(kind.is_some(), "no type for {line}");
-        assert!(
-            kind.is_none_or(|kind| kind != "counter") || name.ends_with("_total"),
-            "a counter's name: {line}"
-        );
+        let suffixes = ["_total", "_bucket", "_sum", "_count", "_info", "_created"];
+        let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        assert!(types.contains_key(name) || types.contains_key(base), "no type for {line}");
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {line}");
     }
@@ -63,7 +59,8 @@ fn metrics_are_in_the_format_of_prometheus_and_count() {
     let client = server.client();
     let read = || {
         let page = client.get("/metrics").expect(200);
-        assert!(page.must("Content-Type").starts_with("text/plain"), "{}", page.summary());
+        let media_type = page.must("Content-Type").split(';').next().unwrap_or_default();
+        assert!(["text/plain", "application/openmetrics-text"].contains(&media_type), "{}", page.summary());
         samples(&String::from_utf8(page.body).expect("text"))
     };
     let before = read();
@@ -103,17 +100,11 @@ fn the_end_waits_for_what_is_running() {
     let mut download = server.connect();
     download.send(&Request::new("GET", format!("/v2/operations/end/blobs/{digest}")));
     assert_eq!(download.receive_head().expect("a response begins").status, 200);
-    let idle = server.connect();
+    let mut idle = server.connect();
 
     server.ask_to_end();
-    // It has heard: it either takes no connections any more, or says that it is not ready.
-    eventually("the server begins to end", || match Connection::try_open(server.address()) {
-        Err(_) => Some(()),
-        Ok(mut connection) => match connection.exchange(&Request::new("GET", "/readyz")) {
-            Err(_) => Some(()),
-            Ok(response) => (response.expect_any(&[200, 503]).status == 503).then_some(()),
-        },
-    });
+    // It has heard: who does nothing is sent away.
+    assert_eq!(idle.read_to_close(), b"");
     upload.write(&up[up.len() / 2..]).expect("the rest is sent");
     upload.receive("PATCH").expect("a response").expect(202);
     let mut pulled = vec![0; down.len()];
@@ -122,7 +113,6 @@ fn the_end_waits_for_what_is_running() {
     drop((upload, download));
     let status = server.wait();
     assert!(status.success(), "{status}");
-    drop(idle);
 
     server.restart();
     let client = server.client();
@@ -130,6 +120,29 @@ fn the_end_waits_for_what_is_running() {
     client.put(with_query(&session, "digest", &sha256(&up)), b"").expect(201);
     client.assert_blob("operations/end", &sha256(&up), &up);
     client.assert_blob("operations/end", &digest, &down);
+}
+
+#[test]
+fn while_it_ends_nobody_new_is_left_hanging() {
+    let mut server = Launch::new().config("shutdown: {drain: 1h}\n").start();
+    let session = server.client().begin_upload("operations/ending");
+    let request = Request::new("PATCH", &session).header("Expect", "100-continue").body("0123456789");
+    let mut upload = server.connect();
+    upload.write(request.head().as_bytes()).expect("the head is sent");
+    assert_eq!(upload.receive_head().expect("an interim response").status, 100);
+    let mut idle = server.connect();
+    server.ask_to_end();
+    assert_eq!(idle.read_to_close(), b"");
+    for _ in 0..16 {
+        // Refused, closed or answered; so that a client knows that it has to go elsewhere.
+        let Ok(mut connection) = Connection::try_open(server.address()) else { continue };
+        if let Err(e) = connection.exchange(&Request::new("GET", "/v2/")) {
+            assert!(!is_timeout(&e), "a new connection is neither refused nor answered");
+        }
+    }
+    upload.write(b"0123456789").expect("the rest is sent");
+    upload.receive("PATCH").expect("a response").expect(202);
+    assert!(server.wait().success());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Checks that a restart, in order or by SIGKILL, loses nothing that was confirmed, and that uploads go on after it.
 
 use serde_json::json;
-use tests::client::{Way, location, with_query};
+use tests::client::{Way, location, range_up_to, with_query};
 use tests::content::{DIGESTS, Manifest, OCI_INDEX, artifact, bytes, descriptor, index, sha256};
 use tests::http::Request;
 use tests::server::Server;
@@ -19,16 +19,15 @@ fn an_upload_goes_on_after_a_restart() {
             let algorithm = digest.split(':').next().expect("an algorithm");
             let uploads = with_query("/v2/restart/upload/blobs/uploads/", "digest-algorithm", algorithm);
             let mut session = location(&server.client().post(uploads).expect(202));
-            // An empty session, small and large chunks, and ends that fit no block size.
-            let mut size = 0;
-            for next in [1, 10, 4096, 5000, 1_000_000, 2_500_000, 3_000_001] {
+            session = location(&server.client().patch_range(&session, &content, 0..1).expect(202));
+            // Small and large chunks, and ends that fit no block size.
+            let mut size = 1;
+            for next in [10, 4096, 5000, 1_000_000, 2_500_000, 3_000_001] {
                 end(&mut server);
                 server.restart();
                 let client = server.client();
                 let status = client.get(&session).expect(204);
-                // One byte cannot be told from none (`0-0`).
-                let expected = if size <= 1 { 0 } else { size };
-                assert_eq!(client.upload_size(&session), expected, "of {size}");
+                assert_eq!(status.must("Range"), range_up_to(size));
                 session = location(&client.patch_range(location(&status), &content, size..next).expect(202));
                 size = next;
             }
@@ -39,6 +38,19 @@ fn an_upload_goes_on_after_a_restart() {
             client.assert_blob("restart/upload", &digest, &content);
         }
     }
+}
+
+#[test]
+fn an_upload_that_was_only_begun_goes_on_after_an_orderly_restart() {
+    let mut server = Server::start();
+    let session = server.client().begin_upload("restart/begun");
+    assert!(server.stop().success());
+    server.restart();
+    let client = server.client();
+    let status = client.get(&session).expect(204);
+    assert_eq!(status.must("Range"), range_up_to(0));
+    client.put(with_query(&location(&status), "digest", &sha256(b"begun")), b"begun").expect(201);
+    client.assert_blob("restart/begun", &sha256(b"begun"), b"begun");
 }
 
 #[test]

@@ -156,18 +156,26 @@ impl<S: Transport, V: Service> Connection<S, V> {
             let head = match self.read_head().await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
-                Err(refused) => {
-                    let id = self.service.next_id();
-                    let response = self.service.refuse(id, refused.status, refused.message);
-                    if self.send(response, &Method::GET, Version::HTTP_11, id, false).await {
-                        self.linger().await;
-                    }
-                    return;
-                }
+                Err(refused) => return self.refuse(refused.status, refused.message).await,
             };
             if !self.answer(head).await {
                 return;
             }
+        }
+    }
+
+    /// Tells the peer that there are too many connections, and ends this one.
+    pub async fn turn_away(mut self) {
+        let message = "too many connections; try again in a few seconds";
+        self.refuse(StatusCode::SERVICE_UNAVAILABLE, message).await;
+    }
+
+    /// Answers what cannot be answered otherwise; the connection ends with it.
+    async fn refuse(&mut self, status: StatusCode, message: &str) {
+        let id = self.service.next_id();
+        let response = self.service.refuse(id, status, message);
+        if self.send(response, &Method::GET, Version::HTTP_11, id, false).await {
+            self.linger().await;
         }
     }
 
@@ -203,7 +211,7 @@ impl<S: Transport, V: Service> Connection<S, V> {
             let (count, tail) = self.stream.read(buffer.tail(limit)).await;
             self.input.buffer = Some(tail.into_buffer());
             match count {
-                Ok(0) | Err(_) if has_begun => {
+                Ok(0) | Err(_) if has_begun && self.watched.has_expired() => {
                     return Err(BadHead {
                         status: StatusCode::REQUEST_TIMEOUT,
                         message: "the request's head did not come to its end in time",

@@ -49,7 +49,7 @@ pub(super) fn parse(bytes: &[u8], headers_max: usize) -> Result<Option<(Head, us
                 message: "the request has too many header fields",
             });
         }
-        Err(httparse::Error::Version) => {
+        Err(httparse::Error::Version) if names_a_version(bytes) => {
             return Err(BadHead {
                 status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 message: "only HTTP/1.1 and HTTP/1.0 are spoken here",
@@ -104,10 +104,22 @@ pub(super) fn parse(bytes: &[u8], headers_max: usize) -> Result<Option<(Head, us
     Ok(Some((head, len)))
 }
 
+/// Whether the first line ends with a version, though not with one that is spoken here.
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|byte| *byte == b'\r' || *byte == b'\n')
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    matches!(words[..], [_, _, [b'H', b'T', b'T', b'P', b'/', major, rest @ ..]]
+        if major.is_ascii_digit() && matches!(rest, [] | [b'.', _]))
+}
+
 /// Path and query of a target in origin form or absolute form (RFC 9112, section 3.2).
 fn split_target(target: &str) -> Result<(String, String), BadHead> {
-    let origin = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
-        Some(absolute) => absolute.find('/').map_or("/", |at| &absolute[at..]),
+    let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let origin = match target.split_once("://").filter(|(scheme, _)| is_http(scheme)) {
+        Some((_, absolute)) => absolute.find('/').map_or("/", |at| &absolute[at..]),
         None => target,
     };
     if !origin.starts_with('/') {

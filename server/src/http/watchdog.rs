@@ -22,6 +22,7 @@ struct Entry {
     socket: RawFd,
     due: Cell<Option<Instant>>,
     wait: Cell<Wait>,
+    has_expired: Cell<bool>,
 }
 
 /// What a connection is doing.
@@ -46,6 +47,7 @@ impl Watchdog {
             for (_, entry) in self.0.borrow().iter() {
                 if entry.due.get().is_some_and(|due| due <= now) {
                     entry.due.set(None);
+                    entry.has_expired.set(true);
                     entry.shut_down();
                 }
             }
@@ -77,7 +79,12 @@ impl Watchdog {
 
     /// Watches a connection. `socket` stays open until what is returned is dropped.
     pub(super) fn add(&self, socket: RawFd) -> Watched {
-        let entry = Rc::new(Entry { socket, due: Cell::new(None), wait: Cell::new(Wait::Idle) });
+        let entry = Rc::new(Entry {
+            socket,
+            due: Cell::new(None),
+            wait: Cell::new(Wait::Idle),
+            has_expired: Cell::new(false),
+        });
         let key = self.0.borrow_mut().insert(entry.clone());
         Watched { watchdog: self.clone(), key, entry }
     }
@@ -108,6 +115,11 @@ impl Watched {
     pub(super) fn wait(&self, wait: Wait, limit: Duration) {
         self.entry.wait.set(wait);
         self.entry.due.set(Some(Instant::now() + limit));
+    }
+
+    /// Whether a wait has taken too long, so that the connection was shut down.
+    pub(super) fn has_expired(&self) -> bool {
+        self.entry.has_expired.get()
     }
 
     /// Says that the connection waits for nothing that the peer does.

@@ -36,9 +36,13 @@ fn entity_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTag
             if tag == "*" {
                 return Ok(Some(EntityTags::Any));
             }
-            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-            let quoted = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            listed.extend(quoted.ok_or_else(malformed)?.parse::<Digest>().ok());
+            let (is_weak, opaque) = tag.strip_prefix("W/").map_or((false, tag), |opaque| (true, opaque));
+            let quoted =
+                opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(malformed)?;
+            // If-Match compares strongly: a weak tag matches nothing (RFC 9110, section 13.1.1).
+            if !(is_weak && name == IF_MATCH) {
+                listed.extend(quoted.parse::<Digest>().ok());
+            }
         }
     }
     Ok(has_field.then_some(EntityTags::Listed(listed)))

@@ -32,6 +32,7 @@ impl Call<'_, '_> {
     ) -> Result<Response, Refusal> {
         self.require(&name, Action::Push)?;
         self.require_storable(&name)?;
+        self.require_manifest_size()?;
         self.require_room(self.request.body.remaining().unwrap_or(0))?;
         let condition = tag_condition(&self.request.headers)?;
         let content_type = match self.request.headers.get(CONTENT_TYPE) {
@@ -112,27 +113,34 @@ impl Call<'_, '_> {
         Ok(tags)
     }
 
+    /// An error where the request says beforehand that the manifest is too large.
+    fn require_manifest_size(&self) -> Result<(), Refusal> {
+        let most = self.shared.rules.manifest_size_max;
+        match self.request.body.remaining() {
+            Some(remaining) if remaining > most => Err(too_large(most)),
+            _ => Ok(()),
+        }
+    }
+
     async fn receive_manifest(&mut self) -> Result<Bytes, Refusal> {
         let most = self.shared.rules.manifest_size_max;
-        let too_large = || {
-            let message = format!("a manifest has at most {most} bytes here");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
-        };
-        if self.request.body.remaining().is_some_and(|remaining| remaining > most) {
-            return Err(too_large());
-        }
         let mut manifest = BytesMut::new();
         loop {
             let (result, buffer) = self.request.body.fill(self.core.buffers().take(SIZES[1])).await;
             manifest.extend_from_slice(&buffer);
             if manifest.len() as u64 > most {
-                return Err(too_large());
+                return Err(too_large(most));
             }
             if result? {
                 return Ok(manifest.freeze());
             }
         }
     }
+}
+
+fn too_large(most: u64) -> Refusal {
+    let message = format!("a manifest has at most {most} bytes here");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
 }
 
 /// The answer to a failed compare-and-set.

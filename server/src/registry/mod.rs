@@ -14,7 +14,7 @@ mod upload;
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use engine::metadata::{RepositoryId, Snapshot};
 use engine::oci::RepositoryName;
@@ -55,6 +55,8 @@ pub struct Shared {
     pub policy: AccessPolicy,
     /// Counts.
     pub metrics: Metrics,
+    /// Connections of all threads.
+    pub connections: AtomicUsize,
     /// Set when the program is about to end.
     pub is_stopping: AtomicBool,
 }
@@ -144,7 +146,10 @@ impl Registry {
             (Route::Referrers(name, digest), &Method::GET | &Method::HEAD) => {
                 call.referrers(&name, &digest).await
             }
-            (route, _) => Err(wrong_method(&method, allowed_methods(&route))),
+            (route, _) => {
+                call.base()?;
+                Err(wrong_method(&method, allowed_methods(&route)))
+            }
         }
     }
 
@@ -171,7 +176,8 @@ impl Service for Registry {
     fn refuse(&self, id: RequestId, status: StatusCode, message: &str) -> Response {
         tracing::debug!(request = %id, status = status.as_u16(), message, "a request that cannot be understood");
         self.shared.metrics.answered(Route::label(None), status, std::time::Duration::ZERO);
-        Refusal::new(status, Code::Unsupported, message).into_response()
+        let code = if status.is_server_error() { Code::Unavailable } else { Code::Unsupported };
+        Refusal::new(status, code, message).into_response()
     }
 
     fn next_id(&self) -> RequestId {

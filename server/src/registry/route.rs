@@ -41,7 +41,8 @@ pub(crate) enum Route {
     Manifest(RepositoryName, Reference),
     Blob(RepositoryName, Digest),
     Uploads(RepositoryName),
-    Upload(RepositoryName, UploadId),
+    /// `None`: what stands in the place of an id is none, so there is no such session.
+    Upload(RepositoryName, Option<UploadId>),
     Referrers(RepositoryName, Digest),
     Health,
     Ready,
@@ -101,14 +102,7 @@ impl Route {
         }
         let (parent, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
         if let Some(name) = parent.strip_suffix("/blobs/uploads") {
-            let name = name.parse()?;
-            let id = last.parse().map_err(|_| {
-                Refusal::not_found(
-                    Code::BlobUploadUnknown,
-                    "there is no such upload session; begin a new one",
-                )
-            })?;
-            return Ok(Self::Upload(name, id));
+            return Ok(Self::Upload(name.parse()?, last.parse().ok()));
         }
         if let Some(name) = parent.strip_suffix("/manifests") {
             return Ok(Self::Manifest(name.parse()?, Reference::parse(last)?));
@@ -179,7 +173,6 @@ mod tests {
             "/v2/a/blobs/x",
             "/v2/a/blobs/sha256:00",
             "/v2/a/referrers/x",
-            "/v2/a/blobs/uploads/not-an-id",
             "/v2/%ff/tags/list",
             "/v2/tags/list",
         ] {

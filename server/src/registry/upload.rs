@@ -53,8 +53,18 @@ impl Call<'_, '_> {
             return self.receive_and_finish(upload, digest, OnFailure::Cancel).await;
         }
         self.require_room(0)?;
+        self.discard_body().await?;
         let id = self.core.start_upload(&name, algorithm.unwrap_or(Algorithm::Sha256));
         Ok(session(StatusCode::ACCEPTED, &name, id, 0))
+    }
+
+    /// A request that begins a session brings nothing; a little that some clients send all the same is not looked at.
+    async fn discard_body(&mut self) -> Result<(), Refusal> {
+        if self.request.body.remaining() != Some(0) {
+            let (ended, _) = self.request.body.fill(self.core.buffers().take(1)).await;
+            ended?;
+        }
+        Ok(())
     }
 
     /// Links a blob that the caller may read elsewhere; `None` where there is none, or it may not be told.
@@ -103,9 +113,10 @@ impl Call<'_, '_> {
     pub(super) async fn upload_status(
         &self,
         name: &RepositoryName,
-        id: UploadId,
+        id: Option<UploadId>,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
+        let id = id.ok_or_else(unknown_session)?;
         let mut size = self.core.upload_size(name, id);
         if let Err(ResumeError::Busy(busy)) = &size {
             // The wait's end is what counts, not how it came.
@@ -123,16 +134,21 @@ impl Call<'_, '_> {
     pub(super) async fn cancel_upload(
         &self,
         name: &RepositoryName,
-        id: UploadId,
+        id: Option<UploadId>,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
-        self.take(name, id)?.cancel().await?;
+        self.take(name, id.ok_or_else(unknown_session)?)?.cancel().await?;
         Ok(Response::new(StatusCode::NO_CONTENT))
     }
 
     /// PATCH of a session (end-5).
-    pub(super) async fn append(mut self, name: &RepositoryName, id: UploadId) -> Result<Response, Refusal> {
+    pub(super) async fn append(
+        mut self,
+        name: &RepositoryName,
+        id: Option<UploadId>,
+    ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
+        let id = id.ok_or_else(unknown_session)?;
         let mut upload = self.take(name, id)?;
         let expected = match self.expected_length(&upload) {
             Ok(expected) => expected,
@@ -161,10 +177,10 @@ impl Call<'_, '_> {
     pub(super) async fn finish_upload(
         self,
         name: &RepositoryName,
-        id: UploadId,
+        id: Option<UploadId>,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
-        let upload = self.take(name, id)?;
+        let upload = self.take(name, id.ok_or_else(unknown_session)?)?;
         let digest = query::parameter(&self.request.query, "digest");
         let Some(digest) = digest else {
             upload.suspend().await?;
@@ -310,12 +326,16 @@ impl OnFailure {
     }
 }
 
+fn unknown_session() -> Refusal {
+    Refusal::not_found(
+        Code::BlobUploadUnknown,
+        "there is no such upload session: it was finished, cancelled, or has expired; begin a new one",
+    )
+}
+
 fn resume_refusal(error: ResumeError) -> Refusal {
     match error {
-        ResumeError::Unknown => Refusal::not_found(
-            Code::BlobUploadUnknown,
-            "there is no such upload session: it was finished, cancelled, or has expired; begin a new one",
-        ),
+        ResumeError::Unknown => unknown_session(),
         ResumeError::Busy(_) => Refusal::new(
             StatusCode::CONFLICT,
             Code::BlobUploadInvalid,
