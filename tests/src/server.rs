@@ -97,6 +97,26 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     answer.recv().expect("the starter answers each job")
 }
 
+/// Makes the calling process fail with `EPERM` wherever it asks for a ring.
+fn forbid_io_uring() -> io::Result<()> {
+    const RETURN_EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the number of the system call
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, IO_URING_SETUP),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_EPERM),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its filter live until the call returns.
+    let failed = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// How to start the program.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -104,11 +124,15 @@ pub struct Launch {
     root: Option<PathBuf>,
     config: Option<String>,
     env: Vec<(String, String)>,
+    has_io_uring: bool,
 }
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:0".into(), root: None, config: None, env: Vec::new() }
+        // So that all of the tests can be run in this way, too.
+        let has_io_uring =
+            std::env::var_os("PAYLOAD_REGISTRY_TEST_IO_URING").is_none_or(|value| value != "off");
+        Self { listen: "127.0.0.1:0".into(), root: None, config: None, env: Vec::new(), has_io_uring }
     }
 }
 
@@ -139,6 +163,13 @@ impl Launch {
     /// A variable of the environment.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets the kernel refuse io_uring to the program, as most container runtimes do. All tests can be run like that:
+    /// `PAYLOAD_REGISTRY_TEST_IO_URING=off`.
+    pub fn without_io_uring(mut self) -> Self {
+        self.has_io_uring = false;
         self
     }
 
@@ -376,6 +407,12 @@ impl Process {
         }
         command.envs(launch.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if !launch.has_io_uring {
+            // SAFETY: between fork and exec only system calls are made, which is safe there.
+            unsafe {
+                command.pre_exec(forbid_io_uring);
+            }
+        }
         let mut child = spawn(command).expect("the program runs");
         let log = Log::default();
         let (sender, lines) = mpsc::channel();

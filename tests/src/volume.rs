@@ -28,20 +28,31 @@ impl Volume {
         })
     }
 
+    /// A file system in memory.
+    #[track_caller]
+    pub fn tmpfs() -> Self {
+        Self::mount_tmpfs("size=300m")
+    }
+
     /// A file system that nobody can write to.
     #[track_caller]
     pub fn read_only() -> Self {
-        let dir = TempDir::with_prefix("payload-registry-volume-").expect("a directory for the volume");
-        Self::mount(dir, |path| {
-            let mut mount = Command::new("mount");
-            mount.args(["-t", "tmpfs", "-o", "ro", "none"]).arg(path);
-            mount
-        })
+        Self::mount_tmpfs("ro")
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    #[track_caller]
+    fn mount_tmpfs(options: &str) -> Self {
+        let dir = TempDir::with_prefix("payload-registry-volume-").expect("a directory for the volume");
+        Self::mount(dir, |path| {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(path);
+            mount
+        })
     }
 
     #[track_caller]

@@ -152,6 +152,24 @@ fn cancelling_and_closing_at_once_has_one_outcome() {
 }
 
 #[test]
+fn cancelling_an_upload_that_is_running_has_one_outcome() {
+    let server = SERVER.get();
+    let client = server.client();
+    let content = bytes("cancelled while running", 200_000);
+    let session = client.begin_upload("concurrency/running");
+    let request = Request::new("PATCH", &session).header("Expect", "100-continue").body(&content[..]);
+    let mut upload = server.connect();
+    upload.write(request.head().as_bytes()).expect("the head is sent");
+    assert_eq!(upload.receive_head().expect("an interim response").status, 100);
+    upload.write(&content[..100_000]).expect("a half is sent");
+    let cancelled = client.delete(&session).expect_any(&[204, 409]).status == 204;
+    let _ = upload.write(&content[100_000..]);
+    let patched = upload.receive("PATCH").is_ok_and(|response| response.status == 202);
+    assert_eq!(patched, !cancelled);
+    client.get(&session).expect(if cancelled { 404 } else { 204 });
+}
+
+#[test]
 fn deleting_a_tag_against_pushing_it_leaves_one_or_the_other() {
     let server = SERVER.get();
     let client = server.client();

@@ -384,6 +384,24 @@ fn what_a_fallback_tag_lists_is_part_of_the_referrers() {
 }
 
 #[test]
+fn a_subject_is_known_by_the_digest_that_its_referrers_name() {
+    let server = SERVER.get();
+    let client = server.client();
+    client.push_empty_config("lists/sha512");
+    let subject = Manifest::new(&artifact("a/b", "subject by sha512"));
+    let by_sha512 = sha512(&subject.bytes);
+    client.push_manifest("lists/sha512", &by_sha512, &subject);
+    let mut document = artifact("a/b", "refers by sha512");
+    document["subject"] = subject.descriptor();
+    document["subject"]["digest"] = by_sha512.clone().into();
+    let referrer = Manifest::new(&document);
+    let put = client.put_manifest("lists/sha512", "referrer", &referrer).expect(201);
+    assert_eq!(put.must("OCI-Subject"), by_sha512);
+    let list = referrers(&client, &format!("/v2/lists/sha512/referrers/{by_sha512}"));
+    assert_eq!(digests(&list), BTreeSet::from([referrer.digest()]));
+}
+
+#[test]
 fn referrers_stay_within_their_repository() {
     let server = SERVER.get();
     let client = server.client();

@@ -169,6 +169,49 @@ fn parts_of_a_blob_can_be_asked_for() {
 }
 
 #[test]
+fn large_parts_of_a_large_blob_are_right_when_read_first_and_when_read_again() {
+    let server = SERVER.get();
+    let client = server.client();
+    const WINDOW: usize = 2 << 20;
+    let content = bytes("large parts", 9 * (1 << 20) + 1);
+    let digest = client.push_blob("pull/large", &content);
+    let last = content.len() - 1;
+    let edges =
+        [0, 1, 4095, 4096, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 5, 4 * WINDOW, last - 1, last];
+    for _ in 0..2 {
+        for (position, first) in edges.into_iter().enumerate() {
+            for end in edges[position..].iter().step_by(3) {
+                let request = Request::new("GET", format!("/v2/pull/large/blobs/{digest}"));
+                let response =
+                    client.send(request.header("Range", format!("bytes={first}-{end}"))).expect(206);
+                assert!(response.body == content[first..=*end], "{first} to {end}");
+            }
+        }
+        client.assert_blob("pull/large", &digest, &content);
+    }
+}
+
+#[test]
+fn content_is_never_encoded_and_unknown_parameters_are_ignored() {
+    let server = SERVER.get();
+    let client = server.client();
+    let image = client.push_image("pull/plain", "latest", "plain");
+    let content = vec![b'a'; 100_000];
+    let digest = client.push_blob("pull/plain", &content);
+    for (target, expected) in [
+        (format!("/v2/pull/plain/blobs/{digest}?ns=registry.example"), &content),
+        ("/v2/pull/plain/manifests/latest?ns=registry.example&x".to_owned(), &image.bytes),
+    ] {
+        let response = client
+            .send(Request::new("GET", target).header("Accept-Encoding", "gzip, deflate, zstd, br, *"))
+            .expect(200);
+        assert_eq!(response.header("Content-Encoding"), None);
+        assert!(&response.body == expected);
+    }
+    client.get("/v2/pull/plain/tags/list?ns=registry.example").expect(200);
+}
+
+#[test]
 fn a_part_beyond_the_end_is_not_satisfiable() {
     let server = SERVER.get();
     let client = server.client();
