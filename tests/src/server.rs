@@ -268,6 +268,14 @@ impl Server {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// Whether it uses io_uring.
+    pub fn has_io_uring(&self) -> bool {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.path().read_link().ok())
+            .any(|target| target.as_os_str() == "anon_inode:[io_uring]")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.child.id()

@@ -137,7 +137,14 @@ fn what_is_not_there_is_not_found() {
 fn parts_of_a_blob_can_be_asked_for() {
     let server = SERVER.get();
     let client = server.client();
+    // The ranges are of a large blob; of a small one, which may be kept in another way, the front of it.
     let content = bytes("parts", 10_000);
+    let small = client.push_blob("pull/parts", &content[..100]);
+    let request =
+        Request::new("GET", format!("/v2/pull/parts/blobs/{small}")).header("Range", "bytes=10-2000");
+    let response = client.send(request).expect(206);
+    assert_eq!(response.must("Content-Range"), "bytes 10-99/100");
+    assert!(response.body == content[10..100]);
     for digest_of in DIGESTS {
         let digest = digest_of(&content);
         client.push_blob_by(Way::PostPut, "pull/parts", &content, &digest).expect(201);

@@ -61,13 +61,15 @@ fn assert_keeps_promises(server: &mut Server) {
 }
 
 #[test]
-fn with_io_uring() {
+fn with_io_uring_where_there_is_one() {
     assert_keeps_promises(&mut Server::start());
 }
 
 #[test]
 fn without_io_uring() {
-    assert_keeps_promises(&mut Launch::new().without_io_uring().start());
+    let mut server = Launch::new().without_io_uring().start();
+    assert!(!server.has_io_uring());
+    assert_keeps_promises(&mut server);
 }
 
 #[test]

@@ -365,6 +365,10 @@ fn a_blob_can_be_mounted_from_another_repository() {
         assert_eq!(response.must("Docker-Content-Digest"), digest);
         assert!(client.get(location(&response)).expect(200).body == content);
         client.assert_blob("upload/target", &digest, &content);
+        // What is there already can be mounted again, from itself too.
+        for from in ["upload/source", "upload/target"] {
+            client.post(with_query(&with_query(uploads, "mount", &digest), "from", from)).expect(201);
+        }
         // Each of the two is a blob of its own.
         client.delete(format!("/v2/upload/source/blobs/{digest}")).expect(202);
         client.assert_blob("upload/target", &digest, &content);
@@ -496,6 +500,51 @@ fn a_client_that_asks_first_is_told_to_continue() {
     let put = Request::new("PUT", with_query(&session, "digest", &digest)).header("expect", "100-Continue");
     exchange(put.chunked([second])).expect(201);
     client.assert_blob("upload/continue", &digest, &content);
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_wait_is_served_too() {
+    let server = SERVER.get();
+    let content = bytes("impatient", 50_000);
+    let digest = sha256(&content);
+    let request = Request::new("POST", with_query("/v2/upload/impatient/blobs/uploads/", "digest", &digest));
+    let mut connection = server.connect();
+    for request in [request.clone().body(&content[..]), request.chunked(content.chunks(9999))] {
+        connection.exchange(&request.header("Expect", "100-continue")).expect("a response").expect(201);
+    }
+    server.client().assert_blob("upload/impatient", &digest, &content);
+}
+
+#[test]
+fn chunked_coding_is_understood_in_all_its_forms() {
+    let server = SERVER.get();
+    let client = server.client();
+    let content = b"abcdefghijklmnopqrst";
+    let digest = sha256(content);
+    for (case, body) in [
+        ("extensions", "5;a=b;c=\"d\"\r\nabcde\r\nf;x\r\nfghijklmnopqrst\r\n0\r\n\r\n"),
+        (
+            "sizes in capitals and with zeros in front",
+            "000000005\r\nabcde\r\n0F\r\nfghijklmnopqrst\r\n000\r\n\r\n",
+        ),
+        ("trailers", "14\r\nabcdefghijklmnopqrst\r\n0\r\nX-Checksum: none\r\nX-Other: thing\r\n\r\n"),
+    ] {
+        let target = with_query("/v2/upload/coding/blobs/uploads/", "digest", &digest);
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n");
+        let mut connection = server.connect();
+        connection.write((head + body).as_bytes()).expect("the request is sent");
+        let response = connection.receive("POST").expect("a response");
+        assert_eq!(response.status, 201, "{case}: {}", response.summary());
+        // The next request begins where the body has ended.
+        connection.exchange(&Request::new("GET", "/v2/")).expect("a response").expect(200);
+        client.delete(format!("/v2/upload/coding/blobs/{digest}")).expect(202);
+    }
+    // The smallest chunks that there are.
+    let content = bytes("tiny", 30_000);
+    let request =
+        Request::new("POST", with_query("/v2/upload/coding/blobs/uploads/", "digest", &sha256(&content)));
+    client.send(request.chunked(content.chunks(1))).expect(201);
+    client.assert_blob("upload/coding", &sha256(&content), &content);
 }
 
 #[test]

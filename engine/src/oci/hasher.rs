@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_saved_state_goes_on_where_it_was() {
-        let content: Vec<u8> = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..100_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         for algorithm in Algorithm::ALL {
             for cut in [0, 1, 63, 64, 127, 128, 4097, content.len()] {
                 let mut first = ContentHasher::new(algorithm);

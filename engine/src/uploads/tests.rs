@@ -1,14 +1,16 @@
 //! Uploads through the engine's front door, on a real filesystem.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::metadata::{INLINE_SIZE_MAX, UploadId};
+use crate::metadata::{INLINE_SIZE_MAX, Timestamp, UploadId};
 use crate::oci::{Algorithm, ContentHasher, Digest, RepositoryName};
 use crate::{
-    Content, Core, Engine, EngineOptions, Environment, FinishError, ResumeError, UploadWriter, runtime,
+    Clock, Content, Core, Engine, EngineOptions, Environment, FinishError, ResumeError, UploadWriter, runtime,
 };
 
 fn options(root: &Path, direct_writes: bool) -> EngineOptions {
@@ -259,6 +261,49 @@ fn an_upload_that_would_fill_the_volume_is_refused_and_can_go_on_later() {
     with_engine(root.path(), true, async |core| {
         assert_eq!(core.resume_upload(&repository(), id).expect("there").size(), 0);
     });
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug, Default)]
+struct StoppedClock(AtomicU64);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn a_session_without_progress_expires() {
+    let root = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(StoppedClock::default());
+    let environment = Environment { clock: clock.clone(), ..Environment::system() };
+    let engine = Engine::open(options(root.path(), true), environment).expect("opens");
+    let expiry_ms = 3_600_000;
+    runtime::run(async {
+        let core = engine.core().expect("a ring");
+        let sent = core.start_upload(&repository(), Algorithm::Sha256);
+        let mut upload = core.resume_upload(&repository(), sent).expect("there");
+        send(&mut upload, &content(100_000), true).await;
+        upload.suspend().await.expect("saved");
+        let begun = core.start_upload(&repository(), Algorithm::Sha256);
+
+        clock.0.store(expiry_ms, Ordering::Relaxed);
+        core.save_waiting_uploads().await.expect("saved");
+        core.expire_uploads().await.expect("looked at");
+        assert_eq!(core.upload_size(&repository(), sent).expect("there"), 100_000);
+        let busy = core.resume_upload(&repository(), sent).expect("there");
+        clock.0.store(expiry_ms + 1, Ordering::Relaxed);
+        core.expire_uploads().await.expect("looked at");
+        assert!(matches!(core.upload_size(&repository(), begun), Err(ResumeError::Unknown)));
+        assert_eq!(busy.suspend().await.expect("one that is being written to does not expire"), 100_000);
+        core.expire_uploads().await.expect("looked at");
+        assert!(matches!(core.upload_size(&repository(), sent), Err(ResumeError::Unknown)));
+        while files_below(&root.path().join("uploads")) > 0 {
+            runtime::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .expect("a runtime");
 }
 
 #[test]
