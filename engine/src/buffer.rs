@@ -31,7 +31,7 @@ pub struct BufferPool(Rc<RefCell<Pool>>);
 #[derive(Debug)]
 struct Pool {
     free: [Vec<Memory>; SIZES.len()],
-    /// Bytes in buffers that are in use.
+    /// Bytes in buffers that are in use, but for those of the smallest size: every connection may have one.
     used: usize,
     /// Bytes that may be in use before only the smallest size is given; half of it before the largest is not.
     budget: usize,
@@ -61,7 +61,17 @@ impl BufferPool {
         let fitting = SIZES.iter().position(|size| *size >= wanted).unwrap_or(SIZES.len() - 1);
         let class =
             (1..=fitting).rev().find(|class| pool.used + SIZES[*class] <= pool.limit(*class)).unwrap_or(0);
-        pool.used += SIZES[class];
+        self.buffer(&mut pool, class)
+    }
+
+    /// A buffer for at least `needed` bytes, whatever the budget; `None` where that is more than the largest size.
+    pub fn take_whole(&self, needed: usize) -> Option<Buffer> {
+        let class = SIZES.iter().position(|size| *size >= needed)?;
+        Some(self.buffer(&mut self.0.borrow_mut(), class))
+    }
+
+    fn buffer(&self, pool: &mut Pool, class: usize) -> Buffer {
+        pool.used += counted(SIZES[class]);
         let memory = pool.free[class].pop().unwrap_or_else(|| Memory::map(SIZES[class]));
         Buffer { memory: Some(memory), len: 0, pool: Rc::downgrade(&self.0) }
     }
@@ -74,10 +84,15 @@ impl BufferPool {
         }
     }
 
-    /// Bytes in buffers that are in use.
+    /// Bytes in buffers that are in use, but for those of the smallest size.
     pub fn used(&self) -> usize {
         self.0.borrow().used
     }
+}
+
+/// What a buffer of this size takes of the budget.
+fn counted(size: usize) -> usize {
+    if size > SIZES[0] { size } else { 0 }
 }
 
 /// Anonymous memory of its own mapping, so that giving it back really shrinks the process.
@@ -188,7 +203,7 @@ impl Drop for Buffer {
         let Some(memory) = self.memory.take() else { return };
         if let Some(pool) = self.pool.upgrade() {
             let mut pool = pool.borrow_mut();
-            pool.used -= memory.size;
+            pool.used -= counted(memory.size);
             if let Some(class) = SIZES.iter().position(|size| *size == memory.size) {
                 pool.free[class].push(memory);
             }
@@ -258,6 +273,8 @@ mod tests {
             taken.push(pool.take(usize::MAX));
         }
         assert_eq!(pool.take(SIZE_MAX).capacity(), SIZES[0], "the budget is used up");
+        assert_eq!(pool.take_whole(SIZES[1]).map(|buffer| buffer.capacity()), Some(SIZES[1]));
+        assert!(pool.take_whole(SIZE_MAX + 1).is_none());
         drop(taken);
         assert_eq!(pool.used(), 0);
         assert_eq!(pool.take(SIZE_MAX).capacity(), SIZE_MAX);

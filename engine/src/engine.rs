@@ -135,8 +135,10 @@ impl Engine {
             .collect();
         for entry in std::fs::read_dir(&directory).map_err(at)? {
             let entry = entry.map_err(at)?;
-            if !entry.file_name().to_str().is_some_and(|name| known.contains(name)) {
-                std::fs::remove_file(entry.path()).map_err(at)?;
+            if !entry.file_name().to_str().is_some_and(|name| known.contains(name))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove what is no upload");
             }
         }
         Ok(())
@@ -197,8 +199,12 @@ impl Core {
             }
         }
         for (id, repository) in expired {
-            // One that a client came back to in this moment is left alone.
+            // One that a client came back to in the meantime is left alone.
             let Ok(upload) = self.resume_upload(&repository, id) else { continue };
+            if upload.touched_at().0 >= before {
+                upload.suspend().await?;
+                continue;
+            }
             tracing::info!(upload = %id, %repository, bytes = upload.size(), "an upload session has expired");
             upload.cancel().await?;
         }

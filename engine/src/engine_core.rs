@@ -17,7 +17,7 @@ use crate::metadata::{
 };
 use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::runtime;
-use crate::uploads::{ResumeError, Sessions, UploadWriter, fresh_hash};
+use crate::uploads::{ResumeError, Sessions, Taken, UploadWriter, fresh_hash};
 
 /// A thread's own disk and buffers, and what all threads share. Cheap to clone within the thread.
 #[derive(Clone)]
@@ -123,18 +123,57 @@ impl Core {
 
     /// Begins an upload session whose content will be hashed by `algorithm`.
     pub fn start_upload(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadId {
-        let id = UploadId(self.0.shared.environment.entropy.random());
+        let id = self.new_upload_id();
+        self.sessions().add_fresh(id, self.new_upload(repository, algorithm));
+        id
+    }
+
+    /// Begins an upload that is done by one request: nobody else can take it up, and it ends with the request.
+    pub fn upload_at_once(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadWriter {
+        let taken = Taken::fresh(self.new_upload(repository, algorithm));
+        UploadWriter::new(self.clone(), self.new_upload_id(), taken, true)
+    }
+
+    fn new_upload_id(&self) -> UploadId {
+        UploadId(self.0.shared.environment.entropy.random())
+    }
+
+    pub(crate) fn new_upload(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadRecord {
         let now = self.now();
-        let record = UploadRecord {
+        UploadRecord {
             repository: repository.clone(),
             started_at: now,
             touched_at: now,
             size: 0,
             hash: fresh_hash(algorithm),
             content: UploadContent::Inline(Bytes::new()),
-        };
-        self.sessions().add_fresh(id, record);
-        id
+        }
+    }
+
+    /// Whether `file`, which has the content of `digest`, has become the blob's file because the one that the metadata
+    /// names is missing or not whole: a push heals what the volume has lost.
+    pub(crate) async fn heal_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        file: FileId,
+    ) -> Result<bool, EngineError> {
+        let Some(record) = self.metadata().snapshot()?.stored_blob(digest)? else { return Ok(false) };
+        let BlobLocation::File(old) = record.location else { return Ok(false) };
+        let name = layout::blob(digest, old);
+        if let Ok(opened) = self.0.disk.open(name.clone()).await
+            && opened.len().is_ok_and(|len| len == size)
+        {
+            return Ok(false);
+        }
+        let digest_of = *digest;
+        let healed =
+            self.metadata().write(move |transaction| transaction.replace_file(&digest_of, old, file)).await?;
+        if healed {
+            tracing::warn!(%digest, "the file of a blob was missing or not whole; a push has healed it");
+            self.remove_later(name);
+        }
+        Ok(healed)
     }
 
     /// Takes an upload session, to write to it.
@@ -144,7 +183,7 @@ impl Core {
         id: UploadId,
     ) -> Result<UploadWriter, ResumeError> {
         let taken = self.sessions().take(self.metadata(), repository, id)?;
-        Ok(UploadWriter::new(self.clone(), id, taken))
+        Ok(UploadWriter::new(self.clone(), id, taken, false))
     }
 
     /// The size of an upload session in bytes; an error also where a request is writing to it now.

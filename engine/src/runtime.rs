@@ -45,6 +45,15 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         .map_err(|_| io::Error::other("the thread of a blocking operation ended before the operation"))
 }
 
+/// Gives memory that was freed, and that the allocator keeps for later, back to the system.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call has no preconditions; it locks the allocator's arenas by itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Lets the thread's other tasks go on.
 pub async fn yield_now() {
     let mut has_yielded = false;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::access::{AccessPolicy, Authenticator};
 use crate::http::{Connection, Limits, Watchdog};
 use crate::operations::Metrics;
-use crate::registry::{Registry, Rules, Shared};
+use crate::registry::{Internals, Registry, Rules, Shared};
 use crate::settings::{Settings, WriteMode};
 
 /// Connections that wait to be accepted, on each listener.
@@ -43,6 +43,9 @@ const STOPPING_PERIOD: Duration = Duration::from_millis(20);
 
 /// How long connections that were cut may take to notice.
 const CUT_TIME: Duration = Duration::from_secs(3);
+
+/// How long an address that is in use is tried again.
+const ADDRESS_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a thread waits before it accepts again, when there are no descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -88,6 +91,7 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
         authenticator: Authenticator::new(Arc::new(settings.users.clone()))?,
         policy: AccessPolicy::new(&settings.users, settings.anonymous_access()),
         metrics: Metrics::default(),
+        internals: Internals::default(),
         connections: AtomicUsize::new(0),
         is_stopping: AtomicBool::new(false),
     });
@@ -186,7 +190,7 @@ fn listen(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<StdLis
         };
         ServeError::Listen { address, source: error, hint }
     };
-    let first = bind(address, Sharing::AfterBind).map_err(failed)?;
+    let first = bind_first(address).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
     for _ in 1..threads {
@@ -202,6 +206,22 @@ enum Sharing {
     /// did not, so that an address that is in use is found out, and a free port is really free.
     AfterBind,
     BeforeBind,
+}
+
+/// A program that has just ended may hold its address for some milliseconds: the kernel takes its rings down after it
+/// is gone. So an address in use is tried again for a while before it is an error.
+fn bind_first(address: SocketAddr) -> io::Result<StdListener> {
+    let give_up_at = std::time::Instant::now() + ADDRESS_WAIT;
+    loop {
+        match bind(address, Sharing::AfterBind) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && std::time::Instant::now() < give_up_at =>
+            {
+                thread::sleep(ACCEPT_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<StdListener> {
@@ -265,8 +285,14 @@ impl Worker {
                     let counted = CountedConnection::new(self.shared.clone());
                     let is_too_many = counted.number > self.connections_max;
                     let task = async move {
-                        let _counted = counted;
-                        if is_too_many { connection.turn_away().await } else { connection.run().await }
+                        if is_too_many {
+                            // One that is turned away takes nobody's place.
+                            drop(counted);
+                            connection.turn_away().await;
+                        } else {
+                            connection.run().await;
+                            drop(counted);
+                        }
                     };
                     runtime::spawn(CatchPanic(Box::pin(task)));
                 }
@@ -332,6 +358,7 @@ async fn look_after(core: Core, is_first: bool) {
         let mut result = core.save_waiting_uploads().await;
         if round.is_multiple_of(TIDIES_TO_EXPIRY) {
             result = result.and(core.expire_uploads().await);
+            runtime::give_back_memory();
         }
         if let Err(error) = result {
             tracing::warn!(%error, "looking after the upload sessions failed; trying again");

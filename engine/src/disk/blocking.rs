@@ -11,7 +11,7 @@ use monoio::buf::IoBufMut;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use super::{
-    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags, page_cache,
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, linked, open_flags, page_cache,
 };
 use crate::buffer::Buffer;
 use crate::runtime;
@@ -55,9 +55,10 @@ impl Disk for BlockingDisk {
         self.open_file(&name, open_flags(None))
     }
 
-    fn rename(&self, from: String, to: String) -> Pending<io::Result<()>> {
+    fn link(&self, from: String, to: String) -> Pending<io::Result<()>> {
         let root = &*self.volume.root;
-        ready(rustix::fs::renameat(root, &from, root, &to).map_err(io::Error::from))
+        let answer = rustix::fs::linkat(root, &from, root, &to, AtFlags::empty()).map_err(io::Error::from);
+        ready(linked(answer).unwrap_or_else(|| Ok(rustix::fs::renameat(root, &from, root, &to)?)))
     }
 
     fn remove(&self, name: String) -> Pending<io::Result<()>> {
@@ -136,6 +137,11 @@ impl DiskFile for BlockingFile {
 
     fn set_len(&self, len: u64) -> Pending<io::Result<()>> {
         self.elsewhere(move |file| Ok(rustix::fs::ftruncate(file, len)?))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        // The inode of an open file is in memory.
+        Ok(u64::try_from(rustix::fs::fstat(&*self.0)?.st_size).unwrap_or_default())
     }
 
     fn sync(&self) -> Pending<io::Result<()>> {

@@ -47,8 +47,9 @@ pub trait Disk {
     /// Opens an existing file to read it through the page cache.
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>>;
 
-    /// Gives a file another name, in one step.
-    fn rename(&self, from: String, to: String) -> Pending<io::Result<()>>;
+    /// Gives a file a second name; where the filesystem knows no such thing, another name instead of its first. No
+    /// error where the second name is there already, as no two files are ever meant to have the same.
+    fn link(&self, from: String, to: String) -> Pending<io::Result<()>>;
 
     /// Removes a file.
     fn remove(&self, name: String) -> Pending<io::Result<()>>;
@@ -75,6 +76,9 @@ pub trait DiskFile {
 
     /// Cuts the file, or fills it with zeros, to `len` bytes.
     fn set_len(&self, len: u64) -> Pending<io::Result<()>>;
+
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
 
     /// Makes content and length durable.
     fn sync(&self) -> Pending<io::Result<()>>;
@@ -145,6 +149,15 @@ fn open_flags(writes: Option<Writes>) -> OFlags {
     }
 }
 
+/// What the answer to a link means; `None`: the filesystem has no links.
+fn linked(answer: io::Result<()>) -> Option<io::Result<()>> {
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Ok(())),
+        Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::PermissionDenied => None,
+        answer => Some(answer),
+    }
+}
+
 /// Whether an error only says that the filesystem knows no such operation.
 fn is_unsupported(error: &io::Error) -> bool {
     let codes = [rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::NOSYS, rustix::io::Errno::INVAL];
@@ -177,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         every_disk(async |disk| {
-            let pool = BufferPool::new(4 << 20);
+            let pool = BufferPool::new(16 << 20);
             let writes = if disk.alignment().is_some() { Writes::Direct } else { Writes::Buffered };
             let file = disk.create("a".into(), writes).await.expect("created");
             file.reserve(0, 3 << 20).await.expect("reserved");
@@ -192,7 +205,10 @@ mod tests {
             }
             file.set_len((3 << 20) - 100).await.expect("cut");
             file.sync().await.expect("durable");
-            disk.rename("a".into(), "b".into()).await.expect("renamed");
+            for _ in 0..2 {
+                disk.link("a".into(), "b".into()).await.expect("linked");
+            }
+            disk.remove("a".into()).await.expect("removed");
             disk.sync_directory(".".into()).await.expect("durable");
 
             let file = disk.open("b".into()).await.expect("opened");
@@ -216,9 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn more_answers_than_the_queue_has_room_for_all_come() {
+        every_disk(async |disk| {
+            drop(disk.create("e".into(), Writes::Buffered).await.expect("created"));
+            let opening: Vec<_> = (0..3000).map(|_| disk.open("e".into())).collect();
+            for opened in opening {
+                opened.await.expect("opened");
+            }
+            disk.remove("e".into()).await.expect("removed");
+        });
+    }
+
+    #[test]
     fn an_operation_that_nobody_waits_for_keeps_its_buffer() {
         every_disk(async |disk| {
-            let pool = BufferPool::new(4 << 20);
+            let pool = BufferPool::new(16 << 20);
             let file = disk.create("c".into(), Writes::Buffered).await.expect("created");
             let mut buffer = pool.take(1 << 20);
             buffer.append(&vec![7; 1 << 20]);

@@ -104,7 +104,13 @@ impl Ring {
 
     /// Takes the answers that have come, and wakes who waits for them.
     pub(super) fn reap(&self) {
-        self.0.borrow_mut().reap();
+        let mut inner = self.0.borrow_mut();
+        inner.reap();
+        // Answers that found no room in the queue wait in the kernel until it is entered.
+        while inner.ring.submission().cq_overflow() {
+            inner.flush();
+            inner.reap();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::ring::{Ring, Started, WeakRing};
 use super::{
-    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, open_flags, page_cache,
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, linked, open_flags, page_cache,
 };
 use crate::buffer::Buffer;
 use crate::runtime;
@@ -90,17 +90,31 @@ impl Disk for UringDisk {
         self.open_file(name, open_flags(None))
     }
 
-    fn rename(&self, from: String, to: String) -> Pending<io::Result<()>> {
+    fn link(&self, from: String, to: String) -> Pending<io::Result<()>> {
         let (Ok(from), Ok(to)) = (CString::new(from), CString::new(to)) else { return invalid_name() };
+        let ring = self.ring.clone();
         let memory = (from, to, self.volume.root.clone());
         // SAFETY: as in `open_file`.
         let started = unsafe {
-            self.ring.start(memory, |(from, to, root)| {
+            ring.start(memory, |(from, to, root)| {
                 let root = types::Fd(root.as_raw_fd());
-                opcode::RenameAt::new(root, from.as_ptr(), root, to.as_ptr()).build()
+                opcode::LinkAt::new(root, from.as_ptr(), root, to.as_ptr()).build()
             })
         };
-        Box::pin(async move { started.await.0.map(drop) })
+        Box::pin(async move {
+            let (answer, memory) = started.await;
+            if let Some(answer) = linked(answer.map(drop)) {
+                return answer;
+            }
+            // SAFETY: as in `open_file`.
+            let started = unsafe {
+                ring.start(memory, |(from, to, root)| {
+                    let root = types::Fd(root.as_raw_fd());
+                    opcode::RenameAt::new(root, from.as_ptr(), root, to.as_ptr()).build()
+                })
+            };
+            started.await.0.map(drop)
+        })
     }
 
     fn remove(&self, name: String) -> Pending<io::Result<()>> {
@@ -221,6 +235,11 @@ impl DiskFile for UringFile {
             let file = file?;
             runtime::blocking(move || rustix::fs::ftruncate(&file, len)).await?.map_err(io::Error::from)
         })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        // The inode of an open file is in memory.
+        Ok(u64::try_from(rustix::fs::fstat(&*self.file)?.st_size).unwrap_or_default())
     }
 
     fn sync(&self) -> Pending<io::Result<()>> {

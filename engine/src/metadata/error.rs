@@ -41,16 +41,21 @@ impl MetadataError {
             Self::Io(error) => error,
             _ => return false,
         };
-        matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        is_full(error)
     }
 
     /// Whether only the request that met this error is concerned, and not the storage itself.
     pub(super) fn is_of_one_row(&self) -> bool {
         matches!(self, Self::Row { .. })
     }
+}
+
+/// Whether the disk or a quota is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 impl From<io::Error> for MetadataError {

@@ -22,6 +22,7 @@
 //! | `uploads` | upload id (16) | an upload session: `UploadRow` |
 //! | `tag_changes` | sequence number (8) | a change: `TagChangeRow` |
 //! | `state` | empty | sequence number, counters: `StateRow` |
+//! | | `g` | generation of the log (8) |
 
 use super::records::{EdgeKind, RepositoryId};
 use crate::oci::{Algorithm, Digest, Tag};
@@ -49,8 +50,11 @@ pub(super) enum OfRepository {
     TagOf = b'g',
 }
 
-/// The key of the only row of `state`.
+/// The key of the row of `state` that every commit writes.
 pub(super) const STATE: &[u8] = &[];
+
+/// The key of the row of `state` that every checkpoint writes.
+pub(super) const LOG_GENERATION: &[u8] = b"g";
 
 /// `digest, kind`: a whole key, or the prefix of the keys with a repository.
 pub(super) fn of_digest(digest: &Digest, kind: OfDigest) -> Vec<u8> {

@@ -6,16 +6,20 @@
 //! [`Snapshot`], which costs them no lock and never waits for a writer.
 //!
 //! ```text
-//!  data plane ──write(closure)──► queue ──► committer ──► redb ──► Storage (a file, or a simulated disk)
-//!      ▲                                       │ after each commit
+//!  data plane ──write(closure)──► queue ──► committer ──each batch──► log ─┐
+//!      ▲                                       │     └──checkpoints──► redb ─┴► Storage (files, or a simulated disk)
+//!      │                                       │ after each batch
 //!      └────────── snapshot() ◄── published ───┘
 //! ```
+//!
+//! A batch is durable by one flush of a log of its row writes ([`log`]); redb itself is made durable now and then.
 //!
 //! The keys are drawn in [`keys`], the values in [`rows`]. Callers give the time; nothing here asks a clock.
 
 mod committer;
 mod error;
 mod keys;
+mod log;
 mod records;
 mod rows;
 mod snapshot;
@@ -34,6 +38,8 @@ pub use records::{
     UploadRecord,
 };
 pub use snapshot::Snapshot;
-pub use storage::{FileStorage, Storage, StorageFile};
-pub use store::{BATCH_MAX, CACHE_SIZE_DEFAULT, INLINE_SIZE_MAX, Metadata, Options, TAG_CHANGES_MAX};
+pub use storage::{FileStorage, Storage, StorageFile, StoragePart};
+pub use store::{
+    BATCH_MAX, CACHE_SIZE_DEFAULT, INLINE_SIZE_MAX, LOG_SIZE_DEFAULT, Metadata, Options, TAG_CHANGES_MAX,
+};
 pub use transaction::{BlobCommit, ManifestCommit, NewContent, PutManifest, TagCondition, Transaction};

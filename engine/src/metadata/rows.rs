@@ -54,6 +54,8 @@ pub(super) const CONTENTS: &str = "contents";
 pub(super) const UPLOADS: &str = "uploads";
 pub(super) const TAG_CHANGES: &str = "tag_changes";
 pub(super) const STATE: &str = "state";
+/// No table: what errors call the log.
+pub(super) const LOG: &str = "log";
 
 impl Row<'_> for BlobRecord {
     const TABLE: &'static str = DIGESTS;

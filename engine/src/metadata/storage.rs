@@ -1,4 +1,4 @@
-//! What the store stands on: something like a file, that can be opened again after it has failed.
+//! What the store stands on: two things like files, that can be opened again after they have failed.
 
 use std::fmt;
 use std::fs::File;
@@ -10,11 +10,20 @@ use std::sync::Mutex;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
-/// Where the store lives. It is opened once at the start, and again after each failure of the storage, always with
-/// the file of the time before closed.
+/// The two files of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoragePart {
+    /// The tables.
+    Tables,
+    /// The log of what was written to them since they were last made durable.
+    Log,
+}
+
+/// Where the store lives. Both files are opened once at the start, and again after each failure of the storage, always
+/// with those of the time before closed.
 pub trait Storage: fmt::Debug + Send + Sync {
-    /// Opens the file, and creates it empty where it does not exist.
-    fn open(&self) -> io::Result<Box<dyn StorageFile>>;
+    /// Opens a file, and creates it empty where it does not exist.
+    fn open(&self, part: StoragePart) -> io::Result<Box<dyn StorageFile>>;
 }
 
 /// The open file. Calls come from many threads; writes only from one at a time.
@@ -44,7 +53,7 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
 /// would take the space of the content that is stored beside it.
 const RESERVATION_SIZE: u64 = 16 << 20;
 
-/// The store in a file of a local volume.
+/// The store in two files of a local volume.
 ///
 /// Nothing is written to space that was not reserved before: a full disk shows as an error of the write that would
 /// need the space, never later when the kernel writes back, and what has been reserved once can be overwritten on a
@@ -55,18 +64,23 @@ pub struct FileStorage {
 }
 
 impl FileStorage {
-    /// The store in the file at `path`. Nothing is opened yet.
+    /// The store with its tables in the file at `path`, and its log beside it, in the file of the same name whose
+    /// extension is `log`. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 }
 
 impl Storage for FileStorage {
-    fn open(&self) -> io::Result<Box<dyn StorageFile>> {
-        let existed = self.path.exists();
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
+    fn open(&self, part: StoragePart) -> io::Result<Box<dyn StorageFile>> {
+        let path = match part {
+            StoragePart::Tables => self.path.clone(),
+            StoragePart::Log => self.path.with_extension("log"),
+        };
+        let existed = path.exists();
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         if !existed {
-            let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         // Pages are read here and there; what the kernel would read around them is not needed. Advice only.
@@ -108,6 +122,11 @@ impl ReservedFile {
                     reserved.pieces[index] = true;
                 }
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => reserved.unsupported = true,
+                // The last of the space is taken as it is needed.
+                Err(Errno::NOSPC | Errno::DQUOT) => {
+                    let (start, end) = (piece * RESERVATION_SIZE, (piece + 1) * RESERVATION_SIZE);
+                    self.allocate(offset.max(start), end.min(offset + length))?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -117,7 +136,10 @@ impl ReservedFile {
     /// Reserves from `start` on, as far as the file reaches.
     fn reserve_piece(&self, start: u64) -> Result<(), Errno> {
         let length = rustix::fs::fstat(&self.file)?.st_size as u64;
-        let end = (start + RESERVATION_SIZE).min(length);
+        self.allocate(start, (start + RESERVATION_SIZE).min(length))
+    }
+
+    fn allocate(&self, start: u64, end: u64) -> Result<(), Errno> {
         if start >= end {
             return Ok(());
         }
@@ -192,7 +214,7 @@ mod tests {
     fn space_is_reserved_by_the_piece_before_it_is_written() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("store");
-        let file = FileStorage::new(&path).open().expect("opens");
+        let file = FileStorage::new(&path).open(StoragePart::Tables).expect("opens");
         file.set_len(4 * RESERVATION_SIZE).expect("grows");
         assert_eq!(file.len().expect("length"), 4 * RESERVATION_SIZE);
         file.write(2 * RESERVATION_SIZE - 1, &[1, 2]).expect("writes");

@@ -33,6 +33,9 @@ pub const CACHE_SIZE_DEFAULT: usize = 8 << 20;
 /// Changes of tags that are kept for [`Snapshot::tag_changes_since`].
 pub const TAG_CHANGES_MAX: u64 = 100_000;
 
+/// Length of the log, in bytes, where nothing else is asked for.
+pub const LOG_SIZE_DEFAULT: usize = 16 << 20;
+
 /// Requests that are committed together at most; bounds the time that one commit takes.
 pub const BATCH_MAX: usize = 256;
 
@@ -43,11 +46,13 @@ pub struct Options {
     pub cache_size: usize,
     /// Changes of tags that are kept.
     pub tag_changes_max: u64,
+    /// Length of the log, in bytes: how much is written between two checkpoints, and read again after a crash.
+    pub log_size: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_size: CACHE_SIZE_DEFAULT, tag_changes_max: TAG_CHANGES_MAX }
+        Self { cache_size: CACHE_SIZE_DEFAULT, tag_changes_max: TAG_CHANGES_MAX, log_size: LOG_SIZE_DEFAULT }
     }
 }
 

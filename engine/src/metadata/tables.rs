@@ -1,16 +1,61 @@
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::sync::OnceLock;
 
 use redb::{Range, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::rows::{CONTENTS, DIGESTS, NAMES, REPOSITORIES, Row, STATE, TAG_CHANGES, UPLOADS};
+use super::log::Rows;
+use super::rows::{CONTENTS, DIGESTS, LOG, NAMES, REPOSITORIES, Row, STATE, TAG_CHANGES, UPLOADS, damaged};
 use super::{MetadataError, keys};
 
 type Key = &'static [u8];
 type Value = &'static [u8];
-pub(super) type WriteTable<'t> = Table<'t, Key, Value>;
 pub(super) type ReadTable = ReadOnlyTable<Key, Value>;
 pub(super) type ReadRange = Range<'static, Key, Value>;
+
+/// The names of the tables, by the numbers that stand for them in the log.
+const BY_NUMBER: [&str; 7] = [DIGESTS, REPOSITORIES, NAMES, CONTENTS, UPLOADS, TAG_CHANGES, STATE];
+
+/// A table that is written to. It is read as the table of redb that it holds; every write goes through here, and is
+/// recorded for the log.
+pub(super) struct WriteTable<'t> {
+    table: Table<'t, Key, Value>,
+    number: u8,
+    written: Rows,
+}
+
+impl<'t> Deref for WriteTable<'t> {
+    type Target = Table<'t, Key, Value>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.table
+    }
+}
+
+impl WriteTable<'_> {
+    /// Puts a row in place; whether there was one before.
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, MetadataError> {
+        let existed = self.table.insert(key, value)?.is_some();
+        self.written.push(self.number, key, Some(value));
+        Ok(existed)
+    }
+
+    /// Removes a row; whether there was one.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<bool, MetadataError> {
+        let existed = self.table.remove(key)?.is_some();
+        if existed {
+            self.written.push(self.number, key, None);
+        }
+        Ok(existed)
+    }
+
+    /// Removes the first row; its key.
+    pub(super) fn pop_first(&mut self) -> Result<Option<Vec<u8>>, MetadataError> {
+        let Some((key, _)) = self.table.pop_first()? else { return Ok(None) };
+        let key = key.value().to_vec();
+        self.written.push(self.number, &key, None);
+        Ok(Some(key))
+    }
+}
 
 /// The tables, opened in a write transaction.
 pub(super) struct WriteTables<'t> {
@@ -26,16 +71,51 @@ pub(super) struct WriteTables<'t> {
 impl<'t> WriteTables<'t> {
     /// Opens the tables, and creates those that do not exist.
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, MetadataError> {
-        let open = |name| transaction.open_table(TableDefinition::new(name));
+        let open = |number: usize| -> Result<WriteTable<'t>, MetadataError> {
+            let table = transaction.open_table(TableDefinition::new(BY_NUMBER[number]))?;
+            Ok(WriteTable { table, number: number as u8, written: Rows::default() })
+        };
         Ok(Self {
-            digests: open(DIGESTS)?,
-            repositories: open(REPOSITORIES)?,
-            names: open(NAMES)?,
-            contents: open(CONTENTS)?,
-            uploads: open(UPLOADS)?,
-            tag_changes: open(TAG_CHANGES)?,
-            state: open(STATE)?,
+            digests: open(0)?,
+            repositories: open(1)?,
+            names: open(2)?,
+            contents: open(3)?,
+            uploads: open(4)?,
+            tag_changes: open(5)?,
+            state: open(6)?,
         })
+    }
+
+    fn all(&mut self) -> [&mut WriteTable<'t>; 7] {
+        let Self { digests, repositories, names, contents, uploads, tag_changes, state } = self;
+        [digests, repositories, names, contents, uploads, tag_changes, state]
+    }
+
+    /// Takes what was written to all of the tables. Rows of one table are in the order in which they were written;
+    /// between tables there is no order that matters.
+    pub(super) fn take_written(&mut self) -> Rows {
+        let mut rows = Rows::default();
+        for table in self.all() {
+            rows.append(std::mem::take(&mut table.written));
+        }
+        rows
+    }
+
+    /// Writes rows again as they were written once, whatever is there now.
+    pub(super) fn replay(&mut self, rows: &[u8]) -> Result<(), MetadataError> {
+        let mut tables = self.all();
+        for row in Rows::read(rows) {
+            let (number, key, value) = row?;
+            let table = &mut tables
+                .get_mut(usize::from(number))
+                .ok_or_else(|| damaged(LOG, format_args!("a row of table {number}, which is not known")))?
+                .table;
+            match value {
+                Some(value) => table.insert(key, value)?,
+                None => table.remove(key)?,
+            };
+        }
+        Ok(())
     }
 }
 

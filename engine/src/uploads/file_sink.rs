@@ -173,10 +173,16 @@ impl FileSink {
 
     /// Ends the file where the content ends: no padding, no space set aside in vain.
     pub(super) async fn cut(&mut self) -> Result<(), EngineError> {
+        self.cut_to(self.size).await
+    }
+
+    /// Ends the file after `size` bytes.
+    pub(super) async fn cut_to(&mut self, size: u64) -> Result<(), EngineError> {
         self.drain().await?;
-        let cut = self.file.set_len(self.size).await;
+        let cut = self.file.set_len(size).await;
         cut.map_err(EngineError::disk("cutting an upload's file to its length"))?;
-        self.reserved = self.size;
+        self.size = size;
+        self.reserved = size;
         Ok(())
     }
 

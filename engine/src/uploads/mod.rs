@@ -9,7 +9,7 @@ mod sessions;
 mod tests;
 mod writer;
 
-pub(crate) use sessions::Sessions;
 pub use sessions::{Busy, ResumeError};
+pub(crate) use sessions::{Sessions, Taken};
 pub(crate) use writer::fresh_hash;
 pub use writer::{Committed, FinishError, UploadWriter};

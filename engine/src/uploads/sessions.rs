@@ -64,6 +64,13 @@ pub(crate) struct Taken {
     pub(crate) busy: Busy,
 }
 
+impl Taken {
+    /// A session that was just made, for the request that made it.
+    pub(crate) fn fresh(record: UploadRecord) -> Self {
+        Self { record, is_saved: false, busy: Busy::new() }
+    }
+}
+
 /// The sessions that are not, or not only, in the metadata. Shared by the threads, and locked for look-ups only.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(Mutex<HashMap<UploadId, Session>>);

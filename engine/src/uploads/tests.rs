@@ -263,6 +263,113 @@ fn an_upload_that_would_fill_the_volume_is_refused_and_can_go_on_later() {
     });
 }
 
+/// Every file below `root`.
+fn files(root: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(root).expect("a directory").map(|entry| entry.expect("readable").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_push_heals_a_blob_whose_file_is_gone_or_cut() {
+    let root = tempfile::tempdir().expect("a directory");
+    let bytes = content(100_000);
+    let digest = ContentHasher::digest(Algorithm::Sha256, &bytes);
+    let harms: [fn(&Path); 3] = [
+        |_| (),
+        |file| std::fs::remove_file(file).expect("removed"),
+        |file| std::fs::File::options().write(true).open(file).and_then(|file| file.set_len(5)).expect("cut"),
+    ];
+    with_engine(root.path(), true, async |core| {
+        for harm in harms {
+            files(&root.path().join("blobs")).iter().for_each(|file| harm(file));
+            let mut upload = core.upload_at_once(&repository(), Algorithm::Sha256);
+            send(&mut upload, &bytes, true).await;
+            upload.finish(digest).await.expect("stored");
+            assert_eq!(read(&core, &digest).await.as_ref(), Some(&bytes));
+            while files_below(&root.path().join("blobs")) > 1 {
+                runtime::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn dying_between_the_name_and_the_commit_leaves_a_session_that_goes_on() {
+    let root = tempfile::tempdir().expect("a directory");
+    let bytes = content(100_000);
+    let digest = ContentHasher::digest(Algorithm::Sha256, &bytes);
+    let id = with_engine(root.path(), true, async |core| {
+        let id = core.start_upload(&repository(), Algorithm::Sha256);
+        let mut upload = core.resume_upload(&repository(), id).expect("there");
+        send(&mut upload, &bytes, true).await;
+        upload.suspend().await.expect("saved");
+        id
+    });
+    // What `finish` has done when the process dies before the commit.
+    let file = files(&root.path().join("uploads")).pop().expect("the session's file");
+    let file_id = file.file_name().and_then(|name| name.to_str()).expect("an id").parse().expect("an id");
+    std::fs::hard_link(&file, root.path().join(crate::layout::blob(&digest, file_id))).expect("linked");
+    with_engine(root.path(), true, async |core| {
+        let upload = core.resume_upload(&repository(), id).expect("there");
+        assert_eq!(upload.finish(digest).await.expect("stored").size, 100_000);
+        assert_eq!(read(&core, &digest).await, Some(bytes));
+    });
+}
+
+#[test]
+fn a_session_that_waits_takes_no_more_space_than_it_has() {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = tempfile::tempdir().expect("a directory");
+    with_engine(root.path(), true, async |core| {
+        let id = core.start_upload(&repository(), Algorithm::Sha256);
+        for len in [INLINE_SIZE_MAX + 1, 10] {
+            let mut upload = core.resume_upload(&repository(), id).expect("there");
+            send(&mut upload, &content(len), false).await;
+            upload.suspend().await.expect("saved");
+            let mut upload = core.resume_upload(&repository(), id).expect("there");
+            send(&mut upload, &content(3_000_000), false).await;
+            upload.revert().await.expect("reverted");
+            let file = files(&root.path().join("uploads")).pop().expect("the session's file");
+            let allocated = std::fs::metadata(file).expect("there").blocks() * 512;
+            assert!(allocated <= 128 << 10, "{allocated} bytes for a few thousand");
+        }
+    });
+}
+
+#[test]
+fn a_session_that_is_saved_while_it_is_taken_is_gone_when_it_is_cancelled() {
+    let root = tempfile::tempdir().expect("a directory");
+    with_engine(root.path(), true, async |core| {
+        let id = core.start_upload(&repository(), Algorithm::Sha256);
+        let upload = core.resume_upload(&repository(), id).expect("there");
+        let record = core.new_upload(&repository(), Algorithm::Sha256);
+        // What `save_waiting_uploads` has queued before the session was taken.
+        core.metadata().write(move |transaction| transaction.save_upload(id, &record)).await.expect("saved");
+        upload.cancel().await.expect("cancelled");
+        assert!(matches!(core.upload_size(&repository(), id), Err(ResumeError::Unknown)));
+    });
+}
+
+#[test]
+fn an_upload_at_once_leaves_no_session_whatever_happens() {
+    let root = tempfile::tempdir().expect("a directory");
+    with_engine(root.path(), true, async |core| {
+        for len in [10, 100_000] {
+            let mut upload = core.upload_at_once(&repository(), Algorithm::Sha256);
+            send(&mut upload, &content(len), true).await;
+            let id = upload.id();
+            upload.suspend().await.expect("ended");
+            assert!(matches!(core.upload_size(&repository(), id), Err(ResumeError::Unknown)));
+            let mut upload = core.upload_at_once(&repository(), Algorithm::Sha256);
+            send(&mut upload, &content(len), true).await;
+            upload.revert().await.expect("ended");
+        }
+        while files_below(&root.path().join("uploads")) > 0 {
+            runtime::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
 /// A clock that stands still until it is moved.
 #[derive(Debug, Default)]
 struct StoppedClock(AtomicU64);

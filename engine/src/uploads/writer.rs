@@ -8,7 +8,9 @@ use crate::buffer::{Buffer, SIZE_MAX, SIZES};
 use crate::engine_core::Core;
 use crate::error::EngineError;
 use crate::layout;
-use crate::metadata::{BlobCommit, INLINE_SIZE_MAX, NewContent, UploadContent, UploadId, UploadRecord};
+use crate::metadata::{
+    BlobCommit, INLINE_SIZE_MAX, NewContent, Timestamp, UploadContent, UploadId, UploadRecord,
+};
 use crate::oci::{Algorithm, ContentHasher, Digest, HashState, RepositoryName};
 
 /// A session that is being received is made durable, and its offset remembered, whenever this much has come: what
@@ -54,6 +56,8 @@ pub struct UploadWriter {
     found: UploadRecord,
     /// Whether the metadata knows the session.
     is_saved: bool,
+    /// The session is of this request alone, and ends with it whatever happens.
+    is_one_shot: bool,
     busy: Busy,
     /// `None` where the state was saved by another version: then the content is hashed again at the end.
     hasher: Option<ContentHasher>,
@@ -75,7 +79,7 @@ enum Sink {
 }
 
 impl UploadWriter {
-    pub(crate) fn new(core: Core, id: UploadId, taken: Taken) -> Self {
+    pub(crate) fn new(core: Core, id: UploadId, taken: Taken, is_one_shot: bool) -> Self {
         let Taken { record: found, is_saved, busy } = taken;
         let sink = match &found.content {
             UploadContent::Inline(content) => Sink::Memory(content.to_vec()),
@@ -85,6 +89,7 @@ impl UploadWriter {
             core,
             id,
             is_saved,
+            is_one_shot,
             busy,
             hasher: ContentHasher::restore(&found.hash),
             size: found.size,
@@ -104,6 +109,11 @@ impl UploadWriter {
     /// Bytes that the session has.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// When the session last made progress.
+    pub fn touched_at(&self) -> Timestamp {
+        self.found.touched_at
     }
 
     /// The repository that the session belongs to.
@@ -258,11 +268,24 @@ impl UploadWriter {
     /// Ends the request's hold; the session, with all that was received, can be taken up by another request,
     /// also after a restart. Durable when this returns. Returns the session's size.
     pub async fn suspend(mut self) -> Result<u64, EngineError> {
+        if self.is_one_shot {
+            return self.cancel().await.map(|()| 0);
+        }
         if self.size == self.found.size {
-            return self.release().await.map(|()| self.size);
+            self.release();
+            return Ok(self.size);
+        }
+        if let Sink::File(file) = &mut self.sink
+            && let Err(error) = file.cut().await
+        {
+            self.revert().await?;
+            return Err(error);
         }
         match self.save().await {
-            Ok(()) => self.release().await.map(|()| self.size),
+            Ok(()) => {
+                self.release();
+                Ok(self.size)
+            }
             Err(error) => {
                 self.revert().await?;
                 Err(error)
@@ -273,33 +296,42 @@ impl UploadWriter {
     /// Ends the request's hold; the session is as the request found it.
     pub async fn revert(mut self) -> Result<(), EngineError> {
         if let Sink::File(file) = &mut self.sink {
-            // What fails here was received by this request, which is being forgotten.
-            let drained = file.drain().await;
             let is_new = !matches!(self.found.content, UploadContent::File(_));
             if is_new {
-                self.core.remove_later(layout::upload(file.id()));
+                // What fails here was received by this request, which is being forgotten.
+                let _ = file.drain().await;
+                let name = layout::upload(file.id());
+                self.forget_file(name);
+            } else {
+                file.cut_to(self.found.size).await?;
             }
-            drop(drained);
         }
-        self.size = self.found.size;
-        self.release().await
+        self.release();
+        Ok(())
     }
 
-    async fn release(&mut self) -> Result<(), EngineError> {
-        if self.is_saved {
+    fn release(&mut self) {
+        if self.is_saved || self.is_one_shot {
             self.core.sessions().remove(self.id);
         } else {
             self.core.sessions().release_fresh(self.id, self.found.clone());
         }
         self.is_released = true;
-        Ok(())
+    }
+
+    /// Removes the session's file. It is closed first, so that what frees its space is the removal, which nobody waits
+    /// for, and not the closing of it.
+    fn forget_file(&mut self, name: String) {
+        self.sink = Sink::Memory(Vec::new());
+        self.core.remove_later(name);
     }
 
     /// Ends the session: the content, if it has the digest, becomes a blob of the repository.
     ///
-    /// The steps, and why in this order: the file gets the name that says what it is; content and name become
-    /// durable, both at once; then one transaction makes the blob visible, links it, and removes the session.
-    /// Dying in between leaves a file that nothing refers to, which collection removes.
+    /// The steps, and why in this order: the file gets a second name that says what it is; content and name become
+    /// durable, both at once; then one transaction makes the blob visible, links it, and removes the session; then the
+    /// first name goes. Dying in between leaves the session as it was, and a name that nothing refers to, which
+    /// collection removes.
     pub async fn finish(mut self, digest: Digest) -> Result<Committed, FinishError> {
         match self.try_finish(digest).await {
             Ok(committed) => {
@@ -326,51 +358,32 @@ impl UploadWriter {
         if let Sink::Closed(_) = self.sink {
             self.open_file(Some(0)).await?;
         }
-        let content = match &mut self.sink {
-            Sink::Memory(content) => NewContent::Inline(Bytes::from(std::mem::take(content))),
+        let (content, file) = match &mut self.sink {
+            Sink::Memory(content) => (NewContent::Inline(Bytes::from(std::mem::take(content))), None),
             Sink::Closed(_) => unreachable!("opened above"),
             Sink::File(file) => {
-                file.cut().await?;
-                let id = file.id();
-                let disk = self.core.disk();
-                let renamed = disk.rename(layout::upload(id), layout::blob(&digest, id)).await;
-                renamed.map_err(EngineError::disk("giving a blob's file its name"))?;
-                // The directory's flush is started with the file's: on most filesystems both are one.
-                let directory = disk.sync_directory(layout::blob_directory(&digest));
-                let flushed = file.sync().await;
-                let named = directory.await.map_err(EngineError::disk("flushing a directory of blobs"));
-                if let Err(error) = flushed.and(named) {
-                    let _ = disk.rename(layout::blob(&digest, id), layout::upload(id)).await;
-                    return Err(error.into());
-                }
-                NewContent::File(id)
+                name_file(&self.core, file, &digest).await?;
+                (NewContent::File(file.id()), Some(file.id()))
             }
-        };
-        let file = match &content {
-            NewContent::File(id) => Some(*id),
-            NewContent::Inline(_) => None,
         };
         let (repository, size, id) = (self.found.repository.clone(), self.size, self.id);
         let now = self.core.now();
+        // Where this fails, it may have become durable all the same (`MetadataError`), so the name stays.
         let commit = self
             .core
             .metadata()
             .write(move |transaction| {
                 transaction.commit_blob(&repository, &digest, size, content, Some(id), now)
             })
-            .await;
-        let was_known = match commit.map_err(EngineError::from) {
-            Ok(BlobCommit::Stored) => false,
-            Ok(BlobCommit::AlreadyStored) => true,
-            Err(error) => {
-                if let Some(file) = file {
-                    let _ = self.core.disk().rename(layout::blob(&digest, file), layout::upload(file)).await;
-                }
-                return Err(error.into());
+            .await
+            .map_err(EngineError::from)?;
+        let was_known = commit == BlobCommit::AlreadyStored;
+        if let Some(file) = file {
+            let is_used = !was_known || self.core.heal_blob(&digest, size, file).await?;
+            self.forget_file(layout::upload(file));
+            if !is_used {
+                self.core.remove_later(layout::blob(&digest, file));
             }
-        };
-        if let Some(file) = file.filter(|_| was_known) {
-            self.core.remove_later(layout::blob(&digest, file));
         }
         Ok(Committed { digest, size, was_known })
     }
@@ -404,17 +417,34 @@ impl UploadWriter {
                 Some(file.id())
             }
         };
-        if self.is_saved {
+        if !self.is_one_shot {
+            // Also where it was not saved when it was taken: that may have happened in the meantime.
             let id = self.id;
             self.core.metadata().write(move |transaction| transaction.remove_upload(id)).await?;
         }
+        if let Some(file) = file {
+            self.forget_file(layout::upload(file));
+        }
         self.core.sessions().remove(self.id);
         self.is_released = true;
-        if let Some(file) = file {
-            self.core.remove_later(layout::upload(file));
-        }
         Ok(())
     }
+}
+
+/// Gives a file that is complete its second name, and makes both durable.
+async fn name_file(core: &Core, file: &mut FileSink, digest: &Digest) -> Result<(), EngineError> {
+    file.cut().await?;
+    let name = layout::blob(digest, file.id());
+    let linked = core.disk().link(layout::upload(file.id()), name.clone()).await;
+    linked.map_err(EngineError::disk("giving a blob's file its name"))?;
+    // The directory's flush is started with the file's: on most filesystems both are one.
+    let directory = core.disk().sync_directory(layout::blob_directory(digest));
+    let flushed = file.sync().await;
+    let named = directory.await.map_err(EngineError::disk("flushing a directory of blobs"));
+    if flushed.is_err() || named.is_err() {
+        core.remove_later(name);
+    }
+    flushed.and(named)
 }
 
 impl Drop for UploadWriter {
@@ -428,7 +458,9 @@ impl Drop for UploadWriter {
             Sink::File(file) => file.is_idle(),
             _ => true,
         };
-        if !is_idle {
+        if self.is_one_shot {
+            // Its file, if there is one, is removed at the next start.
+        } else if !is_idle {
             tracing::warn!(upload = %self.id, "an upload was dropped while it was written; it can be resumed after a restart");
         } else if self.is_saved {
             self.core.sessions().remove(self.id);

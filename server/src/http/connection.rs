@@ -102,26 +102,25 @@ impl Input {
 
     /// Puts bytes in front of all others. An error where there is no memory for them.
     pub(super) fn put_back(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
-        let mut joined = self.buffers.take(bytes.len() + self.bytes().len());
-        if joined.append(bytes) < bytes.len() || joined.append(self.bytes()) < self.bytes().len() {
-            return Err(BodyError::Truncated);
-        }
+        let needed = bytes.len() + self.bytes().len();
+        let mut joined = self.buffers.take_whole(needed).ok_or(BodyError::Truncated)?;
+        joined.append(bytes);
+        joined.append(self.bytes());
         self.buffer = Some(joined);
         self.used = 0;
         Ok(())
     }
 
-    /// A buffer with what is there, and room for more.
-    fn grow(&mut self, most: usize) -> Buffer {
+    /// A buffer with what is there, and room for more; `None` where there is too much for any.
+    fn grow(&mut self) -> Option<Buffer> {
         match self.buffer.take() {
-            Some(buffer) if self.used == 0 && buffer.free() > 0 => buffer,
+            Some(buffer) if self.used == 0 && buffer.free() > 0 => Some(buffer),
             before => {
                 let unused = before.as_ref().map_or(&[][..], |buffer| &buffer[self.used..]);
-                let mut buffer =
-                    self.buffers.take((unused.len() + 1).max(most.min(engine::buffer::SIZES[0])));
-                buffer.append(unused);
+                let mut larger = self.buffers.take_whole(unused.len() + 1)?;
+                larger.append(unused);
                 self.used = 0;
-                buffer
+                Some(larger)
             }
         }
     }
@@ -206,9 +205,8 @@ impl<S: Transport, V: Service> Connection<S, V> {
                 }
                 self.watched.wait(Wait::Idle, self.limits.idle_time);
             }
-            let buffer = self.input.grow(self.limits.head_size);
-            let limit = self.limits.head_size;
-            let (count, tail) = self.stream.read(buffer.tail(limit)).await;
+            let Some(buffer) = self.input.grow() else { return Ok(None) };
+            let (count, tail) = self.stream.read(buffer.tail(usize::MAX)).await;
             self.input.buffer = Some(tail.into_buffer());
             match count {
                 Ok(0) | Err(_) if has_begun && self.watched.has_expired() => {

@@ -31,17 +31,26 @@ fn entity_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTag
                 format!("the field {name} is malformed: it takes {example}"),
             )
         };
-        let value = value.to_str().map_err(|_| malformed())?;
-        for tag in value.split(',').map(str::trim) {
-            if tag == "*" {
-                return Ok(Some(EntityTags::Any));
+        let mut rest = value.to_str().map_err(|_| malformed())?.trim_start();
+        if rest.trim_end() == "*" {
+            return Ok(Some(EntityTags::Any));
+        }
+        // A comma may stand within a tag, and elements may be empty (RFC 9110, sections 5.6.1 and 8.8.3).
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix(',') {
+                rest = after.trim_start();
+                continue;
             }
-            let (is_weak, opaque) = tag.strip_prefix("W/").map_or((false, tag), |opaque| (true, opaque));
-            let quoted =
-                opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(malformed)?;
+            let (is_weak, opaque) = rest.strip_prefix("W/").map_or((false, rest), |opaque| (true, opaque));
+            let (quoted, after) =
+                opaque.strip_prefix('"').and_then(|opaque| opaque.split_once('"')).ok_or_else(malformed)?;
             // If-Match compares strongly: a weak tag matches nothing (RFC 9110, section 13.1.1).
             if !(is_weak && name == IF_MATCH) {
                 listed.extend(quoted.parse::<Digest>().ok());
+            }
+            rest = after.trim_start();
+            if !(rest.is_empty() || rest.starts_with(',')) {
+                return Err(malformed());
             }
         }
     }
@@ -74,5 +83,47 @@ pub(super) fn tag_condition(headers: &HeaderMap) -> Result<TagCondition, Refusal
             Code::Unsupported,
             "a request has either If-Match or If-None-Match, not both",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn condition(name: HeaderName, value: &str) -> Result<TagCondition, Refusal> {
+        tag_condition(&HeaderMap::from_iter([(name, HeaderValue::try_from(value).expect("a value"))]))
+    }
+
+    #[test]
+    fn lists_of_entity_tags_are_read_as_the_standard_has_them() {
+        let digest: Digest = DIGEST.parse().expect("valid");
+        for value in [
+            format!("\"{DIGEST}\""),
+            format!(" , \"a,b\",, \"{DIGEST}\" ,"),
+            format!("W/\"x\", \"{DIGEST}\""),
+        ] {
+            assert_eq!(
+                condition(IF_MATCH, &value).expect("valid"),
+                TagCondition::OneOf(vec![digest]),
+                "{value}"
+            );
+            assert_eq!(
+                condition(IF_NONE_MATCH, &value).expect("valid"),
+                TagCondition::NoneOf(vec![digest]),
+                "{value}"
+            );
+        }
+        let weak = format!("W/\"{DIGEST}\"");
+        assert_eq!(condition(IF_MATCH, &weak).expect("valid"), TagCondition::OneOf(Vec::new()));
+        assert_eq!(condition(IF_NONE_MATCH, &weak).expect("valid"), TagCondition::NoneOf(vec![digest]));
+        assert_eq!(condition(IF_NONE_MATCH, " * ").expect("valid"), TagCondition::Absent);
+        assert_eq!(condition(IF_MATCH, "*").expect("valid"), TagCondition::Exists);
+        for value in ["x", "\"x", "\"x\" \"y\"", DIGEST] {
+            assert!(condition(IF_MATCH, value).is_err(), "{value}");
+        }
     }
 }

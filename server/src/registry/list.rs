@@ -18,6 +18,9 @@ const CATALOG_PAGE: usize = 1000;
 /// Most repositories that a page of the catalog has: each is checked against the caller's rights.
 const CATALOG_PAGE_MAX: usize = 10_000;
 
+/// Repositories that are looked at for a page, the caller's and others.
+const CATALOG_LOOKED_AT_MAX: usize = 50_000;
+
 impl Call<'_, '_> {
     /// GET of a repository's tags.
     pub(super) fn tags(&self, name: &RepositoryName) -> Result<Response, Refusal> {
@@ -52,20 +55,20 @@ impl Call<'_, '_> {
         let most = most.unwrap_or(CATALOG_PAGE).min(CATALOG_PAGE_MAX);
         let snapshot = self.core.metadata().snapshot()?;
         let mut names: Vec<RepositoryName> = Vec::new();
+        let mut looked_at: Option<RepositoryName> = None;
         let mut has_more = false;
-        for repository in snapshot.repositories("", last.as_deref())? {
-            let name = repository?.name;
-            if !self.shared.policy.allows(&self.identity, &name, Action::Pull) {
-                continue;
-            }
-            if names.len() == most {
+        for (count, repository) in snapshot.repositories("", last.as_deref())?.enumerate() {
+            if names.len() == most || count == CATALOG_LOOKED_AT_MAX {
                 has_more = true;
                 break;
             }
-            names.push(name);
+            let name = repository?.name;
+            if self.shared.policy.allows(&self.identity, &name, Action::Pull) {
+                names.push(name.clone());
+            }
+            looked_at = Some(name);
         }
-        let link = names
-            .last()
+        let link = looked_at
             .filter(|_| has_more)
             .map(|last| next_link("/v2/_catalog", &[("n", &most.to_string()), ("last", last.as_str())]));
         let names: Vec<&str> = names.iter().map(RepositoryName::as_str).collect();

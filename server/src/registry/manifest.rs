@@ -124,6 +124,7 @@ impl Call<'_, '_> {
 
     async fn receive_manifest(&mut self) -> Result<Bytes, Refusal> {
         let most = self.shared.rules.manifest_size_max;
+        let _held = self.shared.internals.memory.hold(self.request.body.remaining().unwrap_or(most))?;
         let mut manifest = BytesMut::new();
         loop {
             let (result, buffer) = self.request.body.fill(self.core.buffers().take(SIZES[1])).await;

@@ -5,6 +5,7 @@ mod delete;
 mod error;
 mod list;
 mod manifest;
+mod memory;
 mod pull;
 mod query;
 mod range;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub policy: AccessPolicy,
     /// Counts.
     pub metrics: Metrics,
+    /// What is nobody else's business.
+    pub internals: Internals,
     /// Connections of all threads.
     pub connections: AtomicUsize,
     /// Set when the program is about to end.
@@ -66,6 +69,12 @@ pub struct Registry {
     core: Core,
     shared: Arc<Shared>,
     next_id: Cell<u64>,
+}
+
+/// What is shared and nobody else's business.
+#[derive(Default)]
+pub struct Internals {
+    memory: memory::Memory,
 }
 
 /// A request whose sender is known.
@@ -88,7 +97,8 @@ impl Registry {
         let (id, method, path) = (request.id, request.method.clone(), request.path.clone());
         let route = Route::parse(&path);
         let label = Route::label(route.as_ref().ok());
-        let mut response = match self.dispatch(route, request).await {
+        let answered = self.dispatch(route, request).await;
+        let mut response = match answered.and_then(|response| self.shared.internals.memory.bound(response)) {
             Ok(response) => response,
             Err(refusal) => {
                 if refusal.is_failure() {

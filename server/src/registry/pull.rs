@@ -36,18 +36,17 @@ impl Call<'_, '_> {
                 .with(ETAG, entity_tag(digest))
                 .with(CACHE_CONTROL, IMMUTABLE)
         };
-        if self.is_head() || is_known(headers, digest)? {
-            let snapshot = self.core.metadata().snapshot()?;
-            let blob = snapshot.blob(repository, digest)?.ok_or_else(unknown)?;
-            if is_known(headers, digest)? {
-                return Ok(response(StatusCode::NOT_MODIFIED));
-            }
+        // Opened for HEAD, too: a client that is told that a blob is there does not push it, which would heal it.
+        let blob = self.core.open_blob(repository, digest).await?.ok_or_else(unknown)?;
+        if is_known(headers, digest)? {
+            return Ok(response(StatusCode::NOT_MODIFIED));
+        }
+        if self.is_head() {
             return Ok(response(StatusCode::OK)
                 .with(ACCEPT_RANGES, "bytes")
                 .with(CONTENT_TYPE, "application/octet-stream")
                 .with(CONTENT_LENGTH, blob.size));
         }
-        let blob = self.core.open_blob(repository, digest).await?.ok_or_else(unknown)?;
         let range = headers.get(RANGE).filter(|_| range_counts(headers, digest));
         let (mut response, start, len) = match wanted(range, blob.size) {
             Wanted::Whole => (response(StatusCode::OK), 0, blob.size),

@@ -20,6 +20,9 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 /// Bytes of descriptors in a page. Clients that limit what they read of an index stop at 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 << 20;
 
+/// What a referrer counts by itself: a page looks at 50,000 of them at most.
+const LOOKED_AT_BYTES: usize = 64;
+
 /// Descriptors that a list kept by clients in a tag may have, to be looked at.
 const FALLBACK_DESCRIPTORS_MAX: usize = 10_000;
 
@@ -119,11 +122,14 @@ impl ReferrersPage {
         let mut last = None;
         for referrer in snapshot.referrers(repository, subject, after)? {
             let referrer = referrer?;
-            if self.bytes > PAGE_BYTES_MAX {
+            // After one referrer at least, so that each page brings the list further.
+            if self.bytes > PAGE_BYTES_MAX && last.is_some() {
                 self.goes_on_after = last;
                 return Ok(());
             }
             last = Some(referrer.digest);
+            // One that is filtered out costs time to look at, too.
+            self.bytes += LOOKED_AT_BYTES;
             self.add(descriptor(referrer), filter);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::metadata::UploadId;
 use engine::oci::{Algorithm, Digest, RepositoryName};
-use engine::{EngineError, ResumeError, UploadWriter, runtime};
+use engine::{ResumeError, UploadWriter, runtime};
 use http::header::{CONTENT_RANGE, ETAG, LOCATION, RANGE};
 use http::{HeaderName, StatusCode};
 
@@ -19,6 +19,9 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// How long the status of a session waits for the request that is writing to it: one whose client is gone ends as
 /// soon as the server sees it, and until then the offset to go on from is not known.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// Repositories that are looked at for one that a blob can be mounted from, where the client names none.
+const MOUNT_SOURCES_MAX: usize = 1000;
 
 /// How a body came to its end.
 enum Received {
@@ -48,9 +51,8 @@ impl Call<'_, '_> {
         } else if let Some(digest) = query::parameter(&query, "digest") {
             let digest: Digest = digest.parse()?;
             self.require_room(self.request.body.remaining().unwrap_or(0))?;
-            let id = self.core.start_upload(&name, digest.algorithm());
-            let upload = self.take(&name, id)?;
-            return self.receive_and_finish(upload, digest, OnFailure::Cancel).await;
+            let upload = self.core.upload_at_once(&name, digest.algorithm());
+            return self.receive_and_finish(upload, digest).await;
         }
         self.require_room(0)?;
         self.discard_body().await?;
@@ -99,7 +101,7 @@ impl Call<'_, '_> {
     /// Repositories that have the blob, until one that the caller may read.
     fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>, Refusal> {
         let snapshot = self.core.metadata().snapshot()?;
-        for repository in snapshot.blob_repositories(digest)? {
+        for repository in snapshot.blob_repositories(digest)?.take(MOUNT_SOURCES_MAX) {
             if let Some((name, _)) = snapshot.repository_name(repository?)?
                 && self.shared.policy.allows(&self.identity, &name, Action::Pull)
             {
@@ -196,34 +198,30 @@ impl Call<'_, '_> {
                 return Err(Refusal::from(error));
             }
         };
-        self.receive_and_finish(upload, digest, OnFailure::Keep).await
+        self.receive_and_finish(upload, digest).await
     }
 
     async fn receive_and_finish(
         mut self,
         mut upload: UploadWriter,
         digest: Digest,
-        on_failure: OnFailure,
     ) -> Result<Response, Refusal> {
         upload.expect_algorithm(digest.algorithm());
         let expected = match self.expected_length(&upload) {
             Ok(expected) => expected,
             Err(refusal) => {
-                on_failure.end(upload).await?;
+                upload.suspend().await?;
                 return Err(refusal);
             }
         };
         match self.receive(&mut upload, expected).await {
             Received::Whole => {}
             Received::Part => {
-                on_failure.end(upload).await?;
+                upload.suspend().await?;
                 return Err(BodyError::Truncated.into());
             }
             Received::Failed(refusal) => {
-                match on_failure {
-                    OnFailure::Keep => upload.revert().await?,
-                    OnFailure::Cancel => upload.cancel().await?,
-                }
+                upload.revert().await?;
                 return Err(refusal);
             }
         }
@@ -304,24 +302,6 @@ impl Call<'_, '_> {
                 Err(BodyError::Truncated) => return Received::Part,
                 Err(error @ BodyError::Malformed) => return Received::Failed(error.into()),
             }
-        }
-    }
-}
-
-/// What becomes of a session whose last request fails.
-#[derive(Clone, Copy)]
-enum OnFailure {
-    /// The client knows it, and can go on.
-    Keep,
-    /// The client has never heard of it.
-    Cancel,
-}
-
-impl OnFailure {
-    async fn end(self, upload: UploadWriter) -> Result<(), EngineError> {
-        match self {
-            Self::Keep => upload.suspend().await.map(drop),
-            Self::Cancel => upload.cancel().await,
         }
     }
 }

@@ -10,22 +10,31 @@ use super::model::{self, Operation, State};
 use super::*;
 
 /// The same history each time.
-fn history(length: usize) -> Vec<Operation> {
+pub(super) fn history(length: usize) -> Vec<Operation> {
     let mut runner = TestRunner::deterministic();
     let operations = proptest::collection::vec(model::operation(), length);
     operations.new_tree(&mut runner).expect("a value").current()
 }
 
-fn state(metadata: &Metadata) -> State {
+pub(super) fn state(metadata: &Metadata) -> State {
     model::read(&metadata.snapshot().expect("a snapshot")).expect("readable")
 }
 
 /// Runs the history with one fault; `false` where it was over before the fault came.
-fn with_fault(history: &[Operation], call: Call, calls: u64, error: ErrorKind) -> bool {
+fn with_fault(
+    history: &[Operation],
+    part: Option<StoragePart>,
+    call: Call,
+    calls: u64,
+    error: ErrorKind,
+) -> bool {
     let storage = Arc::new(MemoryStorage::default());
     let mut metadata = open(&storage);
     let mut model = State::default();
-    storage.fail_once(call, calls, error);
+    match part {
+        Some(part) => storage.fail_once_in(part, call, calls, error),
+        None => storage.fail_once(call, calls, error),
+    }
     for (now, operation) in history.iter().enumerate() {
         let now = Timestamp(now as u64);
         if matches!(operation, Operation::Reopen) && !storage.fault_is_pending() {
@@ -58,9 +67,61 @@ fn with_fault(history: &[Operation], call: Call, calls: u64, error: ErrorKind) -
 }
 
 #[test]
+fn a_log_that_fails_leaves_no_half_of_an_operation() {
+    let history = history(40);
+    for call in [Call::Write, Call::Sync] {
+        for error in [ErrorKind::Other, ErrorKind::StorageFull] {
+            let faults =
+                (0..).take_while(|calls| with_fault(&history, Some(StoragePart::Log), call, *calls, error));
+            assert!(faults.count() > 10);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_the_log_does_not_take_is_not_visible() {
+    let storage = Arc::new(MemoryStorage::default());
+    let metadata = open(&storage);
+    save(&metadata, 1).expect("writes");
+    let sequence = metadata.sequence();
+    let before = metadata.snapshot().expect("a snapshot");
+    storage.fail_once_in(StoragePart::Log, Call::Sync, 0, ErrorKind::Other);
+    save(&metadata, 2).expect_err("fails");
+    assert_eq!(metadata.sequence(), sequence);
+    // Reading goes on, also where it has begun.
+    for snapshot in [before, metadata.snapshot().expect("a snapshot")] {
+        assert!(snapshot.stored_blob(&digest(1)).expect("readable").is_some());
+        assert!(snapshot.stored_blob(&digest(2)).expect("readable").is_none());
+    }
+    save(&metadata, 3).expect("writes");
+    let metadata = open(&Arc::new(storage.after_kill()));
+    let snapshot = metadata.snapshot().expect("a snapshot");
+    assert!(snapshot.stored_blob(&digest(2)).expect("readable").is_none(), "it was refused");
+    assert!(snapshot.stored_blob(&digest(3)).expect("readable").is_some());
+}
+
+#[test]
+fn without_a_checkpoint_reading_goes_on_and_writing_waits_for_it() {
+    let storage = Arc::new(MemoryStorage::default());
+    let metadata = open(&storage);
+    save(&metadata, 1).expect("writes");
+    // The log fails, and so do the checkpoint and the one of opening again.
+    storage.fail_once_in(StoragePart::Log, Call::Sync, 0, ErrorKind::Other);
+    storage.fail_once_in(StoragePart::Tables, Call::Sync, 0, ErrorKind::Other);
+    storage.fail_once_in(StoragePart::Tables, Call::Sync, 2, ErrorKind::Other);
+    save(&metadata, 2).expect_err("fails");
+    let snapshot = metadata.snapshot().expect("a snapshot");
+    assert!(snapshot.stored_blob(&digest(1)).expect("readable").is_some());
+    assert!(snapshot.stored_blob(&digest(2)).expect("readable").is_none());
+    save(&metadata, 3).expect("writes");
+    let metadata = open(&Arc::new(storage.after_kill()));
+    assert_eq!(metadata.snapshot().expect("a snapshot").statistics().blobs, 2);
+}
+
+#[test]
 fn a_failed_flush_leaves_no_half_of_an_operation() {
     let history = history(60);
-    let flushes = (0..).take_while(|calls| with_fault(&history, Call::Sync, *calls, ErrorKind::Other));
+    let flushes = (0..).take_while(|calls| with_fault(&history, None, Call::Sync, *calls, ErrorKind::Other));
     assert!(flushes.count() > 10);
 }
 
@@ -68,14 +129,13 @@ fn a_failed_flush_leaves_no_half_of_an_operation() {
 fn a_failed_write_leaves_no_half_of_an_operation() {
     let history = history(60);
     let writes = (0..)
-        .step_by(17)
-        .take_while(|calls| with_fault(&history, Call::Write, *calls, ErrorKind::StorageFull));
+        .step_by(3)
+        .take_while(|calls| with_fault(&history, None, Call::Write, *calls, ErrorKind::StorageFull));
     assert!(writes.count() > 10);
 }
 
 #[test]
-fn a_store_that_cannot_grow_leaves_no_half_of_an_operation() {
-    // Enough content for the file to grow.
+fn a_full_disk_leaves_reading_and_deleting() {
     let storage = Arc::new(MemoryStorage::default());
     let metadata = open(&storage);
     let push = |number| {
@@ -85,7 +145,7 @@ fn a_store_that_cannot_grow_leaves_no_half_of_an_operation() {
             transaction.commit_blob(&name("a"), &digest, 1, content, None, Timestamp(1))
         })
     };
-    storage.set_full(true);
+    storage.leave(Some(500));
     let mut pushed = 0;
     let failure = loop {
         match push(pushed) {
@@ -117,7 +177,7 @@ fn a_store_that_cannot_grow_leaves_no_half_of_an_operation() {
         assert_eq!(push(number).expect("there is room"), BlobCommit::Stored);
     }
 
-    storage.set_full(false);
+    storage.leave(None);
     for number in pushed..2 * pushed {
         push(number).expect("grows");
     }
@@ -127,24 +187,23 @@ fn a_store_that_cannot_grow_leaves_no_half_of_an_operation() {
 fn what_cannot_be_opened_again_is_tried_until_it_can() {
     let storage = Arc::new(MemoryStorage::default());
     let metadata = open(&storage);
-    let save = |number: u8| {
-        let content = NewContent::File(FileId([number; 16]));
-        metadata.write_blocking(move |transaction| {
-            transaction.commit_blob(&name("a"), &digest(number.into()), 1, content, None, Timestamp(1))
-        })
+    let save = |number| save(&metadata, number);
+    // The flush of the log, that of the checkpoint in its place, and both ways of opening fail.
+    let fail = || {
+        for call in [Call::Sync, Call::Sync, Call::Open, Call::Open] {
+            storage.fail_once(call, 0, ErrorKind::Other);
+        }
     };
     save(1).expect("writes");
     let before = metadata.snapshot().expect("a snapshot");
-    storage.fail_once(Call::Sync, 0, ErrorKind::Other);
-    storage.fail_once(Call::Open, 0, ErrorKind::Other);
+    fail();
     save(2).expect_err("fails");
     assert!(matches!(metadata.snapshot(), Err(MetadataError::Unavailable)));
     assert!(!before.is_current(&metadata));
     save(3).expect("the storage is back");
     assert_eq!(metadata.snapshot().expect("a snapshot").statistics().blobs, 2);
 
-    storage.fail_once(Call::Sync, 0, ErrorKind::Other);
-    storage.fail_once(Call::Open, 0, ErrorKind::Other);
+    fail();
     save(4).expect_err("fails");
     let started = std::time::Instant::now();
     while metadata.snapshot().is_err() {
@@ -182,13 +241,14 @@ fn one_failure_answers_all_requests_of_the_batch() {
     assert!(
         !second.write_blocking(|transaction| transaction.remove_upload(UploadId([0; 16]))).expect("goes on")
     );
-    assert_eq!(storage.opened(), 2);
+    // Only the log had failed.
+    assert_eq!(storage.opened(), 1);
 }
 
 #[test]
 fn what_is_no_store_is_an_error() {
     let storage = Arc::new(MemoryStorage::default());
     drop(open(&storage));
-    storage.overwrite(0xA5);
+    storage.overwrite(StoragePart::Tables, 0xA5);
     assert!(matches!(Metadata::open(storage, Options::default()), Err(MetadataError::Storage(_))));
 }

@@ -1,8 +1,9 @@
 //! Tests of the store as its callers see it.
 
+mod crashes;
 mod faults;
 mod histories;
-mod memory;
+pub(in crate::metadata) mod memory;
 mod model;
 mod operations;
 
@@ -12,12 +13,24 @@ use super::*;
 use crate::oci::{Algorithm, Digest, Manifest, RepositoryName, Tag, media_type};
 use memory::MemoryStorage;
 
+/// With a log that is full after some operations.
+const OPTIONS: Options =
+    Options { cache_size: 256 << 10, tag_changes_max: TAG_CHANGES_MAX, log_size: 48 << 10 };
+
 fn open(storage: &Arc<MemoryStorage>) -> Metadata {
     open_with(storage, TAG_CHANGES_MAX)
 }
 
 fn open_with(storage: &Arc<MemoryStorage>, tag_changes_max: u64) -> Metadata {
-    Metadata::open(storage.clone(), Options { cache_size: 1 << 20, tag_changes_max }).expect("opens")
+    Metadata::open(storage.clone(), Options { tag_changes_max, ..OPTIONS }).expect("opens")
+}
+
+/// A blob of no particular content.
+fn save(metadata: &Metadata, number: u32) -> Result<BlobCommit, MetadataError> {
+    let content = NewContent::File(FileId([number as u8; 16]));
+    metadata.write_blocking(move |transaction| {
+        transaction.commit_blob(&name("a"), &digest(number), 1, content, None, Timestamp(1))
+    })
 }
 
 fn name(text: &str) -> RepositoryName {

@@ -89,7 +89,7 @@ impl Transaction<'_> {
     pub fn remove_unused_content(&mut self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
         let Some(record) = self.stored_blob(digest)? else { return Ok(None) };
         for kind in [OfDigest::LinkedIn, OfDigest::ManifestIn] {
-            if scan_prefix(&self.tables.digests, &keys::of_digest(digest, kind))?.next().is_some() {
+            if scan_prefix(&*self.tables.digests, &keys::of_digest(digest, kind))?.next().is_some() {
                 return Ok(None);
             }
         }
@@ -103,13 +103,25 @@ impl Transaction<'_> {
         Ok(Some(record))
     }
 
+    /// Says that the file of some content is `new`, where it was `old` until now; whether it was.
+    pub fn replace_file(&mut self, digest: &Digest, old: FileId, new: FileId) -> Result<bool, MetadataError> {
+        let Some(record) = self.stored_blob(digest)? else { return Ok(false) };
+        if record.location != BlobLocation::File(old) {
+            return Ok(false);
+        }
+        self.change();
+        let row = BlobRecord { location: BlobLocation::File(new), ..record }.encode()?;
+        self.tables.digests.insert(keys::of_digest(digest, OfDigest::Blob).as_slice(), row.as_slice())?;
+        Ok(true)
+    }
+
     /// Content by its digest, blob or manifest, whatever repository may see it.
     pub fn stored_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
-        owned_row(&self.tables.digests, &keys::of_digest(digest, OfDigest::Blob))
+        owned_row(&*self.tables.digests, &keys::of_digest(digest, OfDigest::Blob))
     }
 
     pub(super) fn is_linked(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
-        has(&self.tables.repositories, &keys::of_repository_digest(repository, OfRepository::Link, digest))
+        has(&*self.tables.repositories, &keys::of_repository_digest(repository, OfRepository::Link, digest))
     }
 
     /// Stores content, where it is not stored yet.
@@ -131,7 +143,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.digests.insert(keys::of_digest(digest, OfDigest::Blob).as_slice(), row.as_slice())?;
         if let NewContent::Inline(bytes) = content {
-            self.tables.contents.insert(digest.as_key(), &*bytes)?;
+            self.tables.contents.insert(digest.as_key(), &bytes)?;
         }
         self.state.statistics.blobs += 1;
         self.state.statistics.bytes += size;
@@ -148,7 +160,7 @@ impl Transaction<'_> {
         let link = keys::of_repository_digest(repository, OfRepository::Link, digest);
         let row = LinkRecord { linked_at: now }.encode()?;
         self.change();
-        if self.tables.repositories.insert(link.as_slice(), row.as_slice())?.is_none() {
+        if !self.tables.repositories.insert(link.as_slice(), row.as_slice())? {
             let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, repository);
             self.tables.digests.insert(linked_in.as_slice(), &[][..])?;
             self.state.statistics.links += 1;

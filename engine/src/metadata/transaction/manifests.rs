@@ -87,7 +87,7 @@ impl Transaction<'_> {
     ) -> Result<Option<Vec<Tag>>, MetadataError> {
         let Some(id) = self.repository(repository)? else { return Ok(None) };
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
-        let Some(record) = owned_row::<ManifestRecord>(&self.tables.repositories, &key)? else {
+        let Some(record) = owned_row::<ManifestRecord>(&*self.tables.repositories, &key)? else {
             return Ok(None);
         };
         let edges = self.edges(id, digest)?;
@@ -111,7 +111,7 @@ impl Transaction<'_> {
     /// Whether a manifest is in a repository.
     pub fn has_manifest(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
         has(
-            &self.tables.repositories,
+            &*self.tables.repositories,
             &keys::of_repository_digest(repository, OfRepository::Manifest, digest),
         )
     }
@@ -135,12 +135,12 @@ impl Transaction<'_> {
 
     fn edges(&self, repository: RepositoryId, manifest: &Digest) -> Result<EdgesRow, MetadataError> {
         let key = keys::of_repository_digest(repository, OfRepository::Edges, manifest);
-        Ok(owned_row(&self.tables.repositories, &key)?.unwrap_or_default())
+        Ok(owned_row(&*self.tables.repositories, &key)?.unwrap_or_default())
     }
 
     fn tags_of(&self, repository: RepositoryId, digest: &Digest) -> Result<Vec<Tag>, MetadataError> {
         let prefix = keys::of_repository_digest(repository, OfRepository::TagOf, digest);
-        let rows = scan_prefix(&self.tables.repositories, &prefix)?;
+        let rows = scan_prefix(&*self.tables.repositories, &prefix)?;
         let tags = rows.map(|row| {
             let (key, _) = row?;
             let tag = std::str::from_utf8(&key.value()[prefix.len()..]).ok().and_then(|tag| tag.parse().ok());
@@ -167,7 +167,7 @@ impl Transaction<'_> {
             config: manifest.config.as_ref().map(|config| config.digest),
         };
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
-        let before = owned_row::<ManifestRecord>(&self.tables.repositories, &key)?;
+        let before = owned_row::<ManifestRecord>(&*self.tables.repositories, &key)?;
         let edges_before = self.edges(id, digest)?;
         let edges = edges(manifest);
 

@@ -8,6 +8,7 @@ mod uploads;
 
 use redb::ReadableTableMetadata as _;
 
+use super::log::Rows;
 use super::rows::{Row as _, StateRow, TagChangeRow};
 use super::tables::WriteTables;
 use super::{MetadataError, keys};
@@ -35,18 +36,14 @@ impl<'t> Transaction<'t> {
         self.changes
     }
 
-    /// Ends the transaction's writes; `None` where there were none.
-    pub(super) fn finish(mut self) -> Result<Option<StateRow>, MetadataError> {
+    /// Ends the transaction's writes, and gives the state they leave behind and what the log says of them; `None` where
+    /// there were none.
+    pub(super) fn finish(mut self) -> Result<Option<(StateRow, Rows)>, MetadataError> {
         if self.changes == 0 {
             return Ok(None);
         }
-        self.write_state()?;
-        Ok(Some(self.state))
-    }
-
-    pub(super) fn write_state(&mut self) -> Result<(), MetadataError> {
         self.tables.state.insert(keys::STATE, self.state.encode()?.as_slice())?;
-        Ok(())
+        Ok(Some((self.state, self.tables.take_written())))
     }
 
     /// The number of the change that is about to be made.
@@ -61,8 +58,8 @@ impl<'t> Transaction<'t> {
         let kept = &mut self.tables.tag_changes;
         kept.insert(sequence.to_be_bytes().as_slice(), change.encode()?.as_slice())?;
         while kept.len()? > self.tag_changes_max {
-            let Some((oldest, _)) = kept.pop_first()? else { break };
-            self.state.changes_trimmed = super::snapshot::number(oldest.value(), super::rows::TAG_CHANGES)?;
+            let Some(oldest) = kept.pop_first()? else { break };
+            self.state.changes_trimmed = super::snapshot::number(&oldest, super::rows::TAG_CHANGES)?;
         }
         Ok(())
     }

@@ -10,14 +10,14 @@ use crate::oci::RepositoryName;
 impl Transaction<'_> {
     /// The repository of this name.
     pub fn repository(&self, name: &RepositoryName) -> Result<Option<RepositoryId>, MetadataError> {
-        row(&self.tables.names, name.as_str().as_bytes(), repository_id)
+        row(&*self.tables.names, name.as_str().as_bytes(), repository_id)
     }
 
     /// Removes a repository that holds no manifest, no blob and no tag; whether there was such a one.
     pub fn remove_repository_if_empty(&mut self, name: &RepositoryName) -> Result<bool, MetadataError> {
         let Some(id) = self.repository(name)? else { return Ok(false) };
         for kind in [OfRepository::Link, OfRepository::Manifest, OfRepository::Tag] {
-            if scan_prefix(&self.tables.repositories, &keys::of_repository(id, kind))?.next().is_some() {
+            if scan_prefix(&*self.tables.repositories, &keys::of_repository(id, kind))?.next().is_some() {
                 return Ok(false);
             }
         }

@@ -38,7 +38,7 @@ impl TagCondition {
 impl Transaction<'_> {
     /// A tag.
     pub fn tag(&self, repository: RepositoryId, tag: &Tag) -> Result<Option<TagRecord>, MetadataError> {
-        owned_row(&self.tables.repositories, &keys::tag(repository, tag))
+        owned_row(&*self.tables.repositories, &keys::tag(repository, tag))
     }
 
     /// Deletes a tag, and gives what it pointed at; `None` where it does not exist, and the condition allows that.

@@ -7,7 +7,7 @@ impl Transaction<'_> {
     pub fn save_upload(&mut self, id: UploadId, record: &UploadRecord) -> Result<(), MetadataError> {
         let row = UploadRow::from(record).encode()?;
         self.change();
-        if self.tables.uploads.insert(id.0.as_slice(), row.as_slice())?.is_none() {
+        if !self.tables.uploads.insert(id.0.as_slice(), row.as_slice())? {
             self.state.statistics.uploads += 1;
         }
         Ok(())
@@ -15,7 +15,7 @@ impl Transaction<'_> {
 
     /// Ends an upload session; whether there was one. Its file is the caller's to delete.
     pub fn remove_upload(&mut self, id: UploadId) -> Result<bool, MetadataError> {
-        if self.tables.uploads.remove(id.0.as_slice())?.is_none() {
+        if !self.tables.uploads.remove(id.0.as_slice())? {
             return Ok(false);
         }
         self.change();
