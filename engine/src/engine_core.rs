@@ -162,7 +162,7 @@ impl Core {
         let BlobLocation::File(old) = record.location else { return Ok(false) };
         let name = layout::blob(digest, old);
         if let Ok(opened) = self.0.disk.open(name.clone()).await
-            && opened.len().is_ok_and(|len| len == size)
+            && opened.size().is_ok_and(|found| found == size)
         {
             return Ok(false);
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,12 +16,12 @@ use std::time::Duration;
 
 use engine::runtime::{self, Instant, TcpListener};
 use engine::{Core, Engine, EngineOptions, Environment, OpenError};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
-use crate::access::{AccessPolicy, Authenticator};
+use crate::access::{AccessPolicy, Authenticator, TokenIssuer};
 use crate::http::{Connection, Limits, Watchdog};
 use crate::operations::Metrics;
 use crate::registry::{Internals, Registry, Rules, Shared};
@@ -89,6 +90,7 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
             needs_namespace: settings.namespaces.required,
         },
         authenticator: Authenticator::new(Arc::new(settings.users.clone()))?,
+        tokens: TokenIssuer::new()?,
         policy: AccessPolicy::new(&settings.users, settings.anonymous_access()),
         metrics: Metrics::default(),
         internals: Internals::default(),
@@ -268,10 +270,17 @@ impl Worker {
         let registry = Rc::new(Registry::new(core.clone(), self.shared.clone(), first_id));
         let limits = Rc::new(self.limits);
         loop {
+            let mut accepting = std::pin::pin!(listener.accept());
             let accepted = runtime::select! {
-                accepted = listener.accept() => accepted,
-                _ = stopping.changed() => break,
+                accepted = &mut accepting => accepted,
+                _ = stopping.changed() => {
+                    // Nobody can connect from here on. What is being accepted is awaited to its end, as a connection
+                    // that came in this moment would otherwise be left without an answer.
+                    stop_listening(&listener);
+                    accepting.as_mut().await
+                }
             };
+            let is_stopping = self.shared.is_stopping.load(Ordering::Relaxed);
             match accepted {
                 Ok((stream, _)) => {
                     // Without it an answer of several pieces may wait for the acknowledgement of the first.
@@ -296,14 +305,26 @@ impl Worker {
                     };
                     runtime::spawn(CatchPanic(Box::pin(task)));
                 }
+                Err(_) if is_stopping => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
                     runtime::sleep(ACCEPT_PAUSE).await;
                 }
             }
+            if is_stopping {
+                break;
+            }
         }
-        drop(listener);
         stop_connections(&watchdog, self.drain).await;
+    }
+}
+
+/// Ends the listening at once; closing the listener would do so only when nothing of the kernel refers to it any more.
+fn stop_listening(listener: &TcpListener) {
+    // SAFETY: the listener is open for as long as it is borrowed.
+    let socket = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    if let Err(error) = rustix::net::shutdown(socket, Shutdown::Both) {
+        tracing::debug!(%error, "the listener had ended already");
     }
 }
 

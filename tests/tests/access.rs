@@ -2,7 +2,7 @@
 
 use tests::client::{Client, Way, location, strings, with_query};
 use tests::content::{Manifest, artifact, bytes, sha256};
-use tests::http::Request;
+use tests::http::{Request, Response};
 use tests::server::{Launch, Shared};
 
 /// bcrypt hashes of "secret1", "secret2" and "secret3", as cheap as they can be.
@@ -301,7 +301,6 @@ fn everybody_may_be_let_in_to_read() {
     let client = server.client();
     let people = People::of(&client);
     let image = people.owner.push_image("team/public", "latest", "public");
-    client.get("/v2/").expect(200);
     client.assert_manifest("team/public", "latest", &image);
     assert_eq!(client.tags("team/public"), ["latest"]);
     assert_eq!(strings(&client.get("/v2/_catalog").expect(200).json()["repositories"]), ["team/public"]);
@@ -317,6 +316,46 @@ fn everybody_may_be_let_in_to_read() {
     // Who is logged in may read all the more, and who fails to log in may not.
     people.reader.assert_manifest("team/public", "latest", &image);
     client.with_basic("reader", "wrong").get("/v2/team/public/tags/list").expect_error(401, "UNAUTHORIZED");
+}
+
+#[test]
+fn where_some_log_in_and_others_need_not_clients_get_a_token() {
+    let server = Launch::new().config(format!("anonymous: read\n{USERS}")).start();
+    let client = server.client();
+    let people = People::of(&client);
+    people.owner.push_image("team/public", "latest", "public");
+    // The answer to this request alone tells clients how to log in, if they have credentials.
+    let challenge = client.get("/v2/").expect_error(401, "UNAUTHORIZED").must("WWW-Authenticate").to_owned();
+    let realm = challenge.split('"').nth(1).expect("a realm").to_owned();
+    assert!(challenge.starts_with("Bearer ") && realm.starts_with("http://"), "{challenge}");
+    let path = format!("/{}", realm.splitn(4, '/').nth(3).expect("a path"));
+    let scope = "scope=repository:team/public:pull,push&scope=repository:lab/other:push%20nonsense";
+    let target = format!("{path}?service=payload-registry&{scope}");
+    let bearer =
+        |response: &Response| format!("Bearer {}", response.json()["token"].as_str().expect("a token"));
+    let (anonymous, owner) = (client.get(&target).expect(200), people.owner.get(&target).expect(200));
+    for who in [&anonymous, &owner] {
+        assert!(who.json()["expires_in"].as_u64().is_some_and(|seconds| seconds >= 60));
+        let with_token = Request::new("GET", "/v2/").header("Authorization", bearer(who));
+        client.send(with_token).expect(200);
+    }
+    for (who, status) in [(&anonymous, 401), (&owner, 202)] {
+        let push =
+            Request::new("POST", "/v2/team/public/blobs/uploads/").header("Authorization", bearer(who));
+        let answer = client.send(push.body("")).expect(status);
+        let scope = "scope=\"repository:team/public:pull,push\"";
+        assert!(status == 202 || answer.must("WWW-Authenticate").contains(scope));
+    }
+    people.owner.get(format!("{target}&account=somebody")).expect(400);
+    client.with_basic("owner", "wrong").get(&target).expect_error(401, "UNAUTHORIZED");
+    let form = |password: &str| {
+        let form = format!("grant_type=password&username=owner&password={password}&{scope}");
+        Request::new("POST", &path).header("Content-Type", "application/x-www-form-urlencoded").body(form)
+    };
+    client.send(form("wrong")).expect_error(401, "UNAUTHORIZED");
+    client
+        .send(Request::new("GET", "/v2/team/public/tags/list").header("Authorization", "Bearer x"))
+        .expect(401);
 }
 
 #[test]

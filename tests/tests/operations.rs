@@ -125,7 +125,8 @@ fn the_end_waits_for_what_is_running() {
 
 #[test]
 fn while_it_ends_nobody_new_is_left_hanging() {
-    let mut server = Launch::new().config("shutdown: {drain: 1h}\n").start();
+    // More threads than connections, so that some have nothing to wait for at the end.
+    let mut server = Launch::new().config("threads: 6\nshutdown: {drain: 1h}\n").start();
     let session = server.client().begin_upload("operations/ending");
     let request = Request::new("PATCH", &session).header("Expect", "100-continue").body("0123456789");
     let mut upload = server.connect();

@@ -139,7 +139,7 @@ impl DiskFile for BlockingFile {
         self.elsewhere(move |file| Ok(rustix::fs::ftruncate(file, len)?))
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         // The inode of an open file is in memory.
         Ok(u64::try_from(rustix::fs::fstat(&*self.0)?.st_size).unwrap_or_default())
     }

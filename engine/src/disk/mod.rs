@@ -77,8 +77,8 @@ pub trait DiskFile {
     /// Cuts the file, or fills it with zeros, to `len` bytes.
     fn set_len(&self, len: u64) -> Pending<io::Result<()>>;
 
-    /// The file's length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    /// The file's size in bytes.
+    fn size(&self) -> io::Result<u64>;
 
     /// Makes content and length durable.
     fn sync(&self) -> Pending<io::Result<()>>;

@@ -237,7 +237,7 @@ impl DiskFile for UringFile {
         })
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         // The inode of an open file is in memory.
         Ok(u64::try_from(rustix::fs::fstat(&*self.file)?.st_size).unwrap_or_default())
     }

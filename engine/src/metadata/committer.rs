@@ -221,24 +221,27 @@ impl Committer {
         let log = self.storage.open(StoragePart::Log)?;
         // redb keeps half of its cache of unwritten pages at most; the rest is for the state of its page allocator.
         let mut log = Log::open(log, self.options.log_size, self.options.cache_size)?;
-        if self.tight > 0 {
-            log.release_spare()?;
-        } else if !log.ensure_length()? {
+        if self.tight == 0 && !log.ensure_length()? {
             tracing::warn!("the disk has no room for the metadata's log, without which commits are slower");
         }
         let database = redb::Builder::new()
             .set_cache_size(self.options.cache_size)
             .create_with_backend(Backend(tables))?;
         let mut open = Open { database, log };
-        self.state = open.replay(self.log_end, checkpoint)?;
+        self.state = open.replay(self.log_end, checkpoint, self.tight > 0)?;
         self.open = Some(open);
         Ok(())
     }
 }
 
 impl Open {
-    /// Applies the log to what redb has, and gives the state of all that.
-    fn replay(&mut self, known: Option<End>, checkpoint: bool) -> Result<StateRow, MetadataError> {
+    /// Applies the log to what redb has, and gives the state of all that. `known` is where this process left the log.
+    fn replay(
+        &mut self,
+        known: Option<End>,
+        checkpoint: bool,
+        release_spare: bool,
+    ) -> Result<StateRow, MetadataError> {
         let Self { database, log } = self;
         let mut write = begin_write(database)?;
         let mut tables = WriteTables::open(&write)?;
@@ -256,6 +259,9 @@ impl Open {
                 write.abort()?;
                 return state.ok_or(MetadataError::Unavailable);
             }
+        }
+        if release_spare {
+            log.release_spare()?;
         }
         // A new store has all of its tables from here on.
         let state = owned_row(&*tables.state, keys::STATE)?.unwrap_or_default();

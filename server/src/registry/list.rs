@@ -6,9 +6,9 @@ use http::StatusCode;
 use http::header::LINK;
 use serde_json::json;
 
+use super::Call;
 use super::error::{Code, Refusal};
 use super::query::{Page, next_link, page};
-use super::{Call, unauthorized};
 use crate::access::Action;
 use crate::http::Response;
 
@@ -49,7 +49,7 @@ impl Call<'_, '_> {
     /// GET of the repositories that the caller may pull from.
     pub(super) fn catalog(&self) -> Result<Response, Refusal> {
         if !self.shared.policy.may_see_catalog(&self.identity) {
-            return Err(unauthorized("log in to list repositories".to_owned()));
+            return Err(self.shared.unauthorized(&self.request.headers, None, "log in to list repositories"));
         }
         let Page { most, last } = page(&self.request.query)?;
         let most = most.unwrap_or(CATALOG_PAGE).min(CATALOG_PAGE_MAX);

@@ -4,6 +4,7 @@ mod conditional;
 mod delete;
 mod error;
 mod list;
+mod login;
 mod manifest;
 mod memory;
 mod pull;
@@ -20,11 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use engine::metadata::{RepositoryId, Snapshot};
 use engine::oci::RepositoryName;
 use engine::{Core, EngineError};
-use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
 
-use crate::access::{AccessPolicy, Action, AuthenticationError, Authenticator, Identity};
+use crate::access::{AccessPolicy, Action, Authenticator, Identity, TokenIssuer};
 use crate::http::{LocalFuture, Request, RequestId, Response, Service};
 use crate::operations::{Metrics, health};
 use error::{Code, Refusal};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub rules: Rules,
     /// Finds out who callers are.
     pub authenticator: Authenticator,
+    /// Issues tokens.
+    pub tokens: TokenIssuer,
     /// Says what they may do.
     pub policy: AccessPolicy,
     /// Counts.
@@ -131,6 +134,9 @@ impl Registry {
             }
             _ => {}
         }
+        if request.path == login::TOKEN_PATH && self.shared.authenticator.has_users() {
+            return self.token(request).await;
+        }
         let identity = self.authenticate(&request).await?;
         let call = Call { core: &self.core, shared: &self.shared, identity, request };
         let route = route?;
@@ -157,24 +163,12 @@ impl Registry {
                 call.referrers(&name, &digest).await
             }
             (route, _) => {
-                call.base()?;
+                if !call.shared.policy.may_see_catalog(&call.identity) {
+                    call.base()?;
+                }
                 Err(wrong_method(&method, allowed_methods(&route)))
             }
         }
-    }
-
-    async fn authenticate(&self, request: &Request<'_>) -> Result<Identity, Refusal> {
-        let mut headers = request.headers.get_all(AUTHORIZATION).iter();
-        let header = headers.next();
-        if headers.next().is_some() {
-            return Err(unauthorized("the request has more than one Authorization".to_owned()));
-        }
-        self.shared.authenticator.authenticate(header).await.map_err(|error| match error {
-            AuthenticationError::Overloaded => {
-                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, error.to_string())
-            }
-            _ => unauthorized(error.to_string()),
-        })
     }
 }
 
@@ -199,11 +193,6 @@ impl Service for Registry {
     fn is_stopping(&self) -> bool {
         self.shared.is_stopping.load(Ordering::Relaxed)
     }
-}
-
-fn unauthorized(message: String) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
-        .with(WWW_AUTHENTICATE, "Basic realm=\"payload-registry\", charset=\"UTF-8\"")
 }
 
 fn allowed_methods(route: &Route) -> &'static str {
@@ -231,8 +220,14 @@ fn only_get(method: &Method, answer: impl FnOnce() -> Response) -> Result<Respon
 impl Call<'_, '_> {
     /// GET /v2/ (end-1).
     fn base(&self) -> Result<Response, Refusal> {
-        if !self.identity.is_authenticated() && !self.shared.policy.may_see_catalog(&self.identity) {
-            return Err(unauthorized("log in first".to_owned()));
+        // Clients decide by this answer how to log in, if they are to at all. One that has a token has been asked.
+        let is_asked = self.shared.has_both_kinds() && !self.request.headers.contains_key(AUTHORIZATION);
+        if is_asked || !self.shared.policy.may_see_catalog(&self.identity) {
+            return Err(self.shared.unauthorized(
+                &self.request.headers,
+                None,
+                "log in, or get a token without",
+            ));
         }
         Ok(Response::new(StatusCode::OK).with_body("application/json", "{}"))
     }
@@ -253,7 +248,8 @@ impl Call<'_, '_> {
             let detail = json!({"name": repository.as_str(), "action": verb});
             Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message).about(detail))
         } else {
-            Err(unauthorized(format!("log in to {verb} {repository}")))
+            let message = format!("log in to {verb} {repository}");
+            Err(self.shared.unauthorized(&self.request.headers, Some((repository, action)), &message))
         }
     }
 
