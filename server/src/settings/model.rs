@@ -136,7 +136,7 @@ pub struct StorageSettings {
     /// go on; 0 to 1 PiB, default 256 MiB.
     #[serde(deserialize_with = "value::deserialize")]
     pub reserve: Size<0, { 1024 * TIB }>,
-    /// Memory for metadata that was read, in bytes; 1 MiB to 1 TiB, default 16 MiB.
+    /// Memory for metadata that was read, in bytes; 1 MiB to 1 TiB, default 8 MiB.
     #[serde(deserialize_with = "value::deserialize")]
     pub cache: Size<MIB, { 1024 * GIB }>,
 }
@@ -229,7 +229,7 @@ impl Default for UploadSettings {
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        Self { writes: WriteMode::default(), reserve: Size::new(256 * MIB), cache: Size::new(16 * MIB) }
+        Self { writes: WriteMode::default(), reserve: Size::new(256 * MIB), cache: Size::new(8 * MIB) }
     }
 }
 
