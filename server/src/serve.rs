@@ -315,6 +315,8 @@ impl Worker {
                 break;
             }
         }
+        // The program may have said that it stops before it woke this thread.
+        stop_listening(&listener);
         stop_connections(&watchdog, self.drain).await;
     }
 }

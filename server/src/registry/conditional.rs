@@ -57,13 +57,14 @@ fn entity_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTag
     Ok(has_field.then_some(EntityTags::Listed(listed)))
 }
 
-/// Whether `If-None-Match` says that the client has the content already.
-pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> Result<bool, Refusal> {
-    Ok(match entity_tags(headers, IF_NONE_MATCH)? {
-        None => false,
-        Some(EntityTags::Any) => true,
-        Some(EntityTags::Listed(digests)) => digests.contains(digest),
-    })
+/// Whether `If-None-Match` says that the client has the content already. One that is malformed says nothing: the
+/// content is sent, which is what any client understands.
+pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
+    match entity_tags(headers, IF_NONE_MATCH) {
+        Ok(None) | Err(_) => false,
+        Ok(Some(EntityTags::Any)) => true,
+        Ok(Some(EntityTags::Listed(digests))) => digests.contains(digest),
+    }
 }
 
 /// Whether a `Range` field counts: no `If-Range`, or one that names this content.
