@@ -151,26 +151,8 @@ impl Call<'_, '_> {
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
         let id = id.ok_or_else(unknown_session)?;
-        let mut upload = self.take(name, id)?;
-        let expected = match self.expected_length(&upload) {
-            Ok(expected) => expected,
-            Err(refusal) => {
-                upload.suspend().await?;
-                return Err(refusal);
-            }
-        };
-        match self.receive(&mut upload, expected).await {
-            Received::Whole => {}
-            Received::Part => {
-                let size = upload.suspend().await?;
-                let message = format!("the chunk ended before its promised length; go on from byte {size}");
-                return Err(Refusal::bad_request(Code::SizeInvalid, message));
-            }
-            Received::Failed(refusal) => {
-                upload.revert().await?;
-                return Err(refusal);
-            }
-        }
+        let upload = self.take(name, id)?;
+        let upload = self.receive_whole(upload).await?;
         let size = upload.suspend().await?;
         Ok(session(StatusCode::ACCEPTED, name, id, size))
     }
@@ -207,29 +189,33 @@ impl Call<'_, '_> {
         digest: Digest,
     ) -> Result<Response, Refusal> {
         upload.expect_algorithm(digest.algorithm());
-        let expected = match self.expected_length(&upload) {
-            Ok(expected) => expected,
-            Err(refusal) => {
-                upload.suspend().await?;
-                return Err(refusal);
-            }
-        };
-        match self.receive(&mut upload, expected).await {
-            Received::Whole => {}
-            Received::Part => {
-                upload.suspend().await?;
-                return Err(BodyError::Truncated.into());
-            }
-            Received::Failed(refusal) => {
-                upload.revert().await?;
-                return Err(refusal);
-            }
-        }
+        let upload = self.receive_whole(upload).await?;
         let name = upload.repository().clone();
         let committed = upload.finish(digest).await?;
         self.shared.metrics.pushed(committed.size);
         self.audit("push blob", &name, None, Some(&digest));
         Ok(created_blob(&name, &digest))
+    }
+
+    /// Receives the request's body into the session. Where not all of it comes, the session is given back with what did.
+    async fn receive_whole(&mut self, mut upload: UploadWriter) -> Result<UploadWriter, Refusal> {
+        let received = match self.expected_length(&upload) {
+            Ok(expected) => self.receive(&mut upload, expected).await,
+            Err(refusal) => Received::Failed(refusal),
+        };
+        match received {
+            Received::Whole => Ok(upload),
+            Received::Part => {
+                let size = upload.suspend().await?;
+                let message =
+                    format!("the body ended before its promised length; the upload has {size} bytes");
+                Err(Refusal::bad_request(Code::SizeInvalid, message))
+            }
+            Received::Failed(refusal) => {
+                upload.revert().await?;
+                Err(refusal)
+            }
+        }
     }
 
     /// Takes a session for this request.
