@@ -48,7 +48,8 @@ pub(super) fn holds(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
         return holds(file, offset, len);
     }
     let page = rustix::param::page_size() as u64;
-    pages.cached >= (offset + len).div_ceil(page) - offset / page
+    // Pages that are still being read ahead count as cached; the last one, which comes last, tells.
+    pages.cached >= (offset + len).div_ceil(page) - offset / page && has_byte(file, offset + len - 1)
 }
 
 /// Whether one byte can be read without waiting.
