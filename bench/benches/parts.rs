@@ -1,14 +1,16 @@
 //! The parts whose cost shows in every push and pull.
 
 use std::hint::black_box;
+use std::{env, fs, process};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use engine::metadata::{Metadata, NewContent, Timestamp};
 use engine::oci::{Algorithm, ContentHasher, Digest, Manifest, RepositoryName, media_type};
 
 fn hashing(criterion: &mut Criterion) {
     for algorithm in Algorithm::ALL {
         let mut group = criterion.benchmark_group(format!("hash {}", algorithm.name()));
-        for size in [4 << 10, 1 << 20] {
+        for size in [64 << 10, 1 << 20] {
             let content = vec![0xA5; size];
             group.throughput(Throughput::Bytes(size as u64));
             group.bench_function(format!("{} KiB", size >> 10), |bencher| {
@@ -39,5 +41,27 @@ fn parsing(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, hashing, parsing);
+/// One blob a transaction, by one caller: what a push waits for beside its bytes. `TMPDIR` says on which filesystem.
+fn commits(criterion: &mut Criterion) {
+    let directory = env::temp_dir().join(format!("registry-bench-parts-{}", process::id()));
+    fs::create_dir_all(&directory).expect("the temporary directory can be written");
+    let metadata = Metadata::open_file(directory.join("metadata.redb"), 64 << 20).expect("a new store opens");
+    let repository: RepositoryName = "bench/commits".parse().expect("a name");
+    let mut number = 0_u64;
+    criterion.bench_function("commit a blob of 100 bytes", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let digest = ContentHasher::digest(Algorithm::Sha256, &number.to_le_bytes());
+            let repository = repository.clone();
+            metadata.write_blocking(move |transaction| {
+                let content = NewContent::Inline(vec![0; 100].into());
+                transaction.commit_blob(&repository, &digest, 100, content, None, Timestamp(number))
+            })
+        });
+    });
+    drop(metadata);
+    fs::remove_dir_all(&directory).expect("what was made can be removed");
+}
+
+criterion_group!(parts, hashing, parsing, commits);
 criterion_main!(parts);

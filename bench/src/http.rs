@@ -6,6 +6,8 @@ use std::os::fd::AsFd as _;
 
 use rustix::net::RecvFlags;
 
+use crate::content::Content;
+
 /// A connection to the registry that is measured.
 pub struct Connection {
     address: SocketAddr,
@@ -64,17 +66,10 @@ impl Connection {
         self.answer(method == "HEAD", kept)
     }
 
-    /// Sends a request with a body of `len` bytes, which `write` writes.
-    pub fn stream(
-        &mut self,
-        method: &str,
-        target: &str,
-        len: u64,
-        write: impl FnOnce(&mut TcpStream) -> io::Result<()>,
-    ) -> io::Result<Answer> {
-        let head = self.head(method, target, "Content-Type: application/octet-stream\r\n", len);
-        self.stream.write_all(head.as_bytes())?;
-        write(&mut self.stream)?;
+    /// Sends a request with a blob as its body.
+    pub fn send(&mut self, method: &str, target: &str, blob: &Content) -> io::Result<Answer> {
+        let head = self.head(method, target, "Content-Type: application/octet-stream\r\n", blob.len);
+        blob.write(head.as_bytes(), &mut self.stream)?;
         self.answer(false, Body::Keep)
     }
 

@@ -21,7 +21,8 @@ pub enum Way {
     Post,
 }
 
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an image's manifest.
+pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Runs `operation` for each number below `count`, on `clients` connections. Its result is the bytes that it moved.
 pub fn run(
@@ -83,9 +84,7 @@ fn with_digest(location: &str, digest: &str) -> String {
 pub fn push_blob(connection: &mut Connection, repository: &str, blob: &Content, way: Way) -> io::Result<u64> {
     let uploads = format!("/v2/{repository}/blobs/uploads/");
     if way == Way::Post {
-        let answer =
-            connection.stream("POST", &with_digest(&uploads, &blob.digest), blob.len, |to| blob.write(to))?;
-        expect(answer, 201, "POST of a blob")?;
+        expect(connection.send("POST", &with_digest(&uploads, &blob.digest), blob)?, 201, "POST of a blob")?;
         return Ok(blob.len);
     }
     let begun = expect(connection.request("POST", &uploads, "", b"")?, 202, "POST")?;
@@ -93,13 +92,12 @@ pub fn push_blob(connection: &mut Connection, repository: &str, blob: &Content, 
         |answer: Answer| answer.location.ok_or_else(|| io::Error::other("an upload without Location"));
     let mut session = location(begun)?;
     if way == Way::Patch {
-        let patched = connection.stream("PATCH", &session, blob.len, |to| blob.write(to))?;
+        let patched = connection.send("PATCH", &session, blob)?;
         session = location(expect(patched, 202, "PATCH")?)?;
         let put = connection.request("PUT", &with_digest(&session, &blob.digest), "", b"")?;
         expect(put, 201, "PUT")?;
     } else {
-        let put =
-            connection.stream("PUT", &with_digest(&session, &blob.digest), blob.len, |to| blob.write(to))?;
+        let put = connection.send("PUT", &with_digest(&session, &blob.digest), blob)?;
         expect(put, 201, "PUT of a blob")?;
     }
     Ok(blob.len)
@@ -110,6 +108,24 @@ pub fn pull_blob(connection: &mut Connection, repository: &str, digest: &str) ->
     let target = format!("/v2/{repository}/blobs/{digest}");
     let answer = connection.request_for("GET", &target, "", b"", Body::Discard)?;
     Ok(expect(answer, 200, "GET of a blob")?.body_len)
+}
+
+/// Downloads the bytes of a blob from `start` on, `len` of them.
+pub fn pull_range(
+    connection: &mut Connection,
+    repository: &str,
+    digest: &str,
+    start: u64,
+    len: u64,
+) -> io::Result<u64> {
+    let target = format!("/v2/{repository}/blobs/{digest}");
+    let range = format!("Range: bytes={start}-{}\r\n", start + len - 1);
+    let answer = connection.request_for("GET", &target, &range, b"", Body::Discard)?;
+    let received = expect(answer, 206, "GET of a range")?.body_len;
+    if received != len {
+        return Err(io::Error::other(format!("a range of {received} bytes instead of {len}")));
+    }
+    Ok(received)
 }
 
 /// Blobs, numbered from `first`.
