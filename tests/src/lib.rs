@@ -5,6 +5,7 @@
 //! * [`client`] is a registry client on top of it;
 //! * [`content`] makes blobs, digests and manifests;
 //! * [`layout`] writes an image as a directory that other clients can read;
+//! * [`tools`] finds, or installs, what others wrote;
 //! * [`volume`] is a small file system of its own, to be filled up or mounted read-only.
 
 pub mod client;
@@ -12,6 +13,7 @@ pub mod content;
 pub mod http;
 pub mod layout;
 pub mod server;
+pub mod tools;
 pub mod volume;
 
 use std::time::{Duration, Instant};

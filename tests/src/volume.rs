@@ -1,5 +1,6 @@
 //! A small file system in a file, mounted for one test: to be filled up without harm to others.
 
+use crate::tools::tool;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,7 +21,7 @@ impl Volume {
         let image = dir.path().join("image");
         let file = std::fs::File::create(&image).expect("a file for the volume");
         file.set_len(size_mib << 20).expect("room for the volume");
-        must_run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image));
+        must_run(Command::new(tool("mkfs.ext4", "e2fsprogs")).args(["-q", "-m", "0"]).arg(&image));
         Self::mount(dir, |path| {
             let mut mount = Command::new("mount");
             mount.args(["-o", "loop"]).arg(&image).arg(path);

@@ -7,16 +7,15 @@ use serde_json::Value;
 use tests::content::{DOCKER_LIST, DOCKER_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST, sha256};
 use tests::layout;
 use tests::server::{Launch, Server, Shared};
+use tests::tools::tool;
 
 static SERVER: Shared = Shared::new(Launch::new);
-
-const SKOPEO: &str = "/usr/bin/skopeo";
 
 /// Runs skopeo in `dir`, and gives what it writes to standard output; fails the test where skopeo fails.
 #[track_caller]
 fn skopeo(dir: &Path, args: &[&str]) -> String {
-    assert!(Path::new(SKOPEO).exists(), "this test needs skopeo; on Debian: apt-get install skopeo");
-    let output = Command::new(SKOPEO)
+    let skopeo = tool("skopeo", "skopeo");
+    let output = Command::new(skopeo)
         .args(["--insecure-policy", "--tmpdir"])
         .arg(dir)
         .args(args)
@@ -174,7 +173,7 @@ users:
         &["login", "--tls-verify=false", "--authfile", "auth.json", "-u", "jane", "-p", "secret1", &address],
     );
     skopeo(dir.path(), &["inspect", "--tls-verify=false", "--authfile", "auth.json", "--raw", &remote]);
-    let anonymous = Command::new(SKOPEO)
+    let anonymous = Command::new(tool("skopeo", "skopeo"))
         .args(["inspect", "--tls-verify=false", "--no-creds", &remote])
         .output()
         .expect("skopeo runs");
