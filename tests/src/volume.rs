@@ -1,10 +1,11 @@
 //! A small file system in a file, mounted for one test: to be filled up without harm to others.
 
-use crate::tools::tool;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+
+use crate::tools::tool;
 
 /// A mounted file system; unmounted when dropped. Mounting takes root.
 #[derive(Debug)]
