@@ -2,7 +2,9 @@
 
 mod compare;
 mod content;
+mod crowd;
 mod generate;
+mod head;
 mod http;
 mod peer;
 mod report;

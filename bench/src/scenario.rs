@@ -7,11 +7,11 @@ use bytesize::ByteSize;
 use clap::Subcommand;
 
 use crate::content::Content;
-use crate::http::{Body, Connection};
+use crate::crowd::{self, Request};
 use crate::report::{Figures, Run};
 use crate::server::Server;
 use crate::store::Store;
-use crate::workload::{IMAGE, Image, Way, blobs, pull_blob, pull_range, push_blob, run};
+use crate::workload::{Image, Way, blobs, pull_blob, pull_manifest, pull_range, push_blob, run};
 
 /// What is done to a registry.
 #[derive(Clone, Debug, Subcommand)]
@@ -144,9 +144,8 @@ impl Scenario {
                     store.put_blob("bench/pull", blob)?;
                 }
                 let measured = Run::begin(server);
-                let outcome = run(address, *clients, *count, |connection, number| {
-                    let blob = &blobs[number % blobs.len()];
-                    pull(connection, blob, *range, number)
+                let outcome = crowd::run(address, *clients, *count, |number| {
+                    vec![pull(&blobs[number % blobs.len()], *range, number)]
                 });
                 let range = range.map_or_else(String::new, |range| format!(", ranges of {range}"));
                 let of = if blobs.len() > 1 { format!(" of {}", blobs.len()) } else { String::new() };
@@ -158,9 +157,7 @@ impl Scenario {
                 let image = Image::new(first, &sizes);
                 store.put_image("bench/nodes", &image, &["latest".to_owned()])?;
                 let measured = Run::begin(server);
-                let outcome = run(address, *nodes, *nodes, |connection, _| {
-                    image.pull(connection, "bench/nodes", "latest")
-                });
+                let outcome = crowd::run(address, *nodes, *nodes, |_| image.pull("bench/nodes", "latest"));
                 vec![measured.end(&format!("{nodes} nodes pull an image"), outcome)]
             }
             Self::Images { count, clients, layers, size, way, same_repository } => {
@@ -182,8 +179,8 @@ impl Scenario {
                 let repository = format!("bench/manifests-{tags}");
                 store.put_image(&repository, &Image::new(first, &[100]), &tag_names(tags))?;
                 let measured = Run::begin(server);
-                let mut outcome = run(address, *clients, *count, |connection, number| {
-                    get(connection, &format!("/v2/{repository}/manifests/t{}", number % tags))
+                let mut outcome = crowd::run(address, *clients, *count, |number| {
+                    vec![pull_manifest(&repository, &format!("t{}", number % tags))]
                 });
                 outcome.bytes = 0;
                 vec![measured.end(&format!("get a manifest, {tags} tags, by {clients}"), outcome)]
@@ -195,8 +192,9 @@ impl Scenario {
                 let list = |(name, query)| {
                     let target = format!("/v2/{repository}/tags/list{query}");
                     let measured = Run::begin(server);
-                    let mut outcome =
-                        run(address, *clients, *count, |connection, _| get(connection, &target));
+                    let mut outcome = crowd::run(address, *clients, *count, |_| {
+                        vec![Request::get(target.clone(), String::new())]
+                    });
                     outcome.bytes = 0;
                     measured.end(&format!("list {tags} tags, {name}"), outcome)
                 };
@@ -214,7 +212,10 @@ impl Scenario {
                         let repository = format!("bench/mixed-{round}-{number}");
                         pushed[number / 4].push(connection, &repository, "latest", Way::Put)
                     }
-                    _ => known.pull(connection, "bench/mixed", "latest"),
+                    _ => known
+                        .pull("bench/mixed", "latest")
+                        .iter()
+                        .try_fold(0, |bytes, request| Ok(bytes + connection.pull(request)?)),
                 });
                 vec![measured.end(&format!("mixed 25/75, {size} by {clients}"), outcome)]
             }
@@ -222,28 +223,12 @@ impl Scenario {
     }
 }
 
-fn pull(
-    connection: &mut Connection,
-    blob: &Content,
-    range: Option<ByteSize>,
-    number: usize,
-) -> std::io::Result<u64> {
-    let Some(range) = range.filter(|_| blob.len > 0) else {
-        return pull_blob(connection, "bench/pull", &blob.digest);
-    };
+/// A blob, or a piece of it: each time the next one.
+fn pull(blob: &Content, range: Option<ByteSize>, number: usize) -> Request {
+    let Some(range) = range.filter(|_| blob.len > 0) else { return pull_blob("bench/pull", &blob.digest) };
     let len = range.as_u64().clamp(1, blob.len);
     let start = (number as u64 * len) % (blob.len - len + 1);
-    pull_range(connection, "bench/pull", &blob.digest, start, len)
-}
-
-fn get(connection: &mut Connection, target: &str) -> std::io::Result<u64> {
-    let accept = format!("Accept: {IMAGE}\r\n");
-    let answer = connection.request_for("GET", target, &accept, b"", Body::Discard)?;
-    if answer.status == 200 {
-        Ok(answer.body_len)
-    } else {
-        Err(std::io::Error::other(format!("{target}: {}", answer.status)))
-    }
+    pull_range("bench/pull", &blob.digest, start, len)
 }
 
 /// `t0`, `t1` and so on.

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::content::{Content, digest};
+use crate::crowd::{self, Request};
+use crate::http::Connection;
+use crate::report::Outcome;
 use crate::workload::{Image, Way, pull_blob, push_blob, run};
 
 /// Pushes at a time while content is being put.
@@ -30,7 +33,7 @@ impl Store {
             }
             Self::Files(root, _) => put_file(root, repository, "blobs", &blob.digest, &blob.bytes())?,
         }
-        all(self.address(), 1, |connection, _| pull_blob(connection, repository, &blob.digest))
+        self.pull(vec![pull_blob(repository, &blob.digest)])
     }
 
     /// Puts an image with these tags, and pulls it once, so that the page cache has it.
@@ -53,23 +56,27 @@ impl Store {
                 }
             }
         }
-        all(self.address(), 1, |connection, _| image.pull(connection, repository, first))
+        self.pull(image.pull(repository, first))
     }
 
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Registry(address) | Self::Files(_, address) => *address,
-        }
+    fn pull(&self, requests: Vec<Request>) -> Result<(), String> {
+        let (Self::Registry(address) | Self::Files(_, address)) = self;
+        prepared(crowd::run(*address, 1, 1, |_| requests.clone()))
     }
 }
 
-/// Does it `count` times; the first failure of them all is the error.
+/// Does it `count` times.
 fn all(
     address: SocketAddr,
     count: usize,
-    operation: impl Fn(&mut crate::http::Connection, usize) -> io::Result<u64> + Sync,
+    operation: impl Fn(&mut Connection, usize) -> io::Result<u64> + Sync,
 ) -> Result<(), String> {
-    match run(address, CLIENTS.min(count), count, operation).failures.into_iter().next() {
+    prepared(run(address, CLIENTS.min(count), count, operation))
+}
+
+/// The first failure is the error.
+fn prepared(outcome: Outcome) -> Result<(), String> {
+    match outcome.failures.into_iter().next() {
         Some(failure) => Err(format!("the preparation failed: {failure}")),
         None => Ok(()),
     }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use std::{io, iter};
 
 use crate::content::{Content, digest};
-use crate::http::{Answer, Body, Connection};
+use crate::crowd::Request;
+use crate::http::{Answer, Connection};
 use crate::report::Outcome;
 
 /// How a blob is uploaded.
@@ -104,28 +105,19 @@ pub fn push_blob(connection: &mut Connection, repository: &str, blob: &Content, 
 }
 
 /// Downloads a blob.
-pub fn pull_blob(connection: &mut Connection, repository: &str, digest: &str) -> io::Result<u64> {
-    let target = format!("/v2/{repository}/blobs/{digest}");
-    let answer = connection.request_for("GET", &target, "", b"", Body::Discard)?;
-    Ok(expect(answer, 200, "GET of a blob")?.body_len)
+pub fn pull_blob(repository: &str, digest: &str) -> Request {
+    Request::get(format!("/v2/{repository}/blobs/{digest}"), String::new())
 }
 
 /// Downloads the bytes of a blob from `start` on, `len` of them.
-pub fn pull_range(
-    connection: &mut Connection,
-    repository: &str,
-    digest: &str,
-    start: u64,
-    len: u64,
-) -> io::Result<u64> {
-    let target = format!("/v2/{repository}/blobs/{digest}");
-    let range = format!("Range: bytes={start}-{}\r\n", start + len - 1);
-    let answer = connection.request_for("GET", &target, &range, b"", Body::Discard)?;
-    let received = expect(answer, 206, "GET of a range")?.body_len;
-    if received != len {
-        return Err(io::Error::other(format!("a range of {received} bytes instead of {len}")));
-    }
-    Ok(received)
+pub fn pull_range(repository: &str, digest: &str, start: u64, len: u64) -> Request {
+    let range = format!("Range: bytes={start}-{}\r\n", start + len.max(1) - 1);
+    Request { status: 206, ..Request::get(format!("/v2/{repository}/blobs/{digest}"), range) }
+}
+
+/// Gets a manifest, by its tag or its digest.
+pub fn pull_manifest(repository: &str, reference: &str) -> Request {
+    Request::get(format!("/v2/{repository}/manifests/{reference}"), format!("Accept: {IMAGE}\r\n"))
 }
 
 /// Blobs, numbered from `first`.
@@ -187,16 +179,10 @@ impl Image {
     }
 
     /// Pulls it as a node does: the manifest by tag and by digest, the config, the layers.
-    pub fn pull(&self, connection: &mut Connection, repository: &str, tag: &str) -> io::Result<u64> {
-        let accept = format!("Accept: {IMAGE}\r\n");
-        let by_tag = format!("/v2/{repository}/manifests/{tag}");
-        expect(connection.request("HEAD", &by_tag, &accept, b"")?, 200, "HEAD of a manifest")?;
-        let by_digest = format!("/v2/{repository}/manifests/{}", digest(&self.manifest));
-        let mut bytes =
-            expect(connection.request("GET", &by_digest, &accept, b"")?, 200, "GET of a manifest")?.body_len;
-        for blob in iter::once(&self.config).chain(&self.layers) {
-            bytes += pull_blob(connection, repository, &blob.digest)?;
-        }
-        Ok(bytes)
+    pub fn pull(&self, repository: &str, tag: &str) -> Vec<Request> {
+        let by_tag = Request { method: "HEAD", ..pull_manifest(repository, tag) };
+        let manifest = pull_manifest(repository, &digest(&self.manifest));
+        let blobs = iter::once(&self.config).chain(&self.layers);
+        [by_tag, manifest].into_iter().chain(blobs.map(|blob| pull_blob(repository, &blob.digest))).collect()
     }
 }

@@ -146,6 +146,15 @@ impl Metrics {
             gauge("blobs", "Contents stored, each counted once", statistics.blobs);
             gauge("stored_bytes", "Length of the stored contents", statistics.bytes);
             gauge("upload_sessions", "Upload sessions that are open", statistics.uploads);
+            // There are few of them at a time, so they are looked at when somebody asks.
+            let sizes = snapshot
+                .uploads()
+                .map(|uploads| uploads.filter_map(Result::ok).map(|(_, upload)| upload.size));
+            gauge(
+                "upload_session_bytes",
+                "Bytes that open upload sessions hold",
+                sizes.map_or(0, Iterator::sum),
+            );
             gauge("sequence", "Number of the last change", snapshot.sequence());
         }
         if let Ok(free) = core.free_bytes() {
