@@ -1,0 +1,1 @@
+//! The aggregated API: discovery, OpenAPI, and tags as objects.

@@ -1,0 +1,1 @@
+//! What the registry has to know of the cluster, and what it does there.

@@ -1,0 +1,3 @@
+//! `payload-registry-kapi`: the Kubernetes component of payload-registry.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Certificates, keys and whom to trust, read again when they change.
