@@ -1,26 +1,32 @@
 //! The engine as the whole process has it: the root, the metadata, the sessions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffer::BufferPool;
+use crate::collection::{
+    CollectionError, CollectionHooks, CollectionOptions, CollectionReport, Leases, MARKS_MAX, ROWS_FIRST,
+    Store, to_ms,
+};
 use crate::disk::LocalVolume;
 use crate::engine_core::Core;
 use crate::environment::Environment;
 use crate::error::EngineError;
+use crate::integrity::Turns;
 use crate::layout::{self, RootError};
 use crate::metadata::{
     self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadContent, UploadId,
 };
-use crate::uploads::Sessions;
+use crate::oci::RepositoryName;
+use crate::read_only::ReadOnly;
+use crate::runtime;
+use crate::uploads::{FilesInUse, Sessions};
 
 /// How long a session that nothing was written to stays out of the metadata.
 const FRESH_MS: u64 = 1_000;
-
-/// Sessions that are removed in one transaction, when they have expired.
-const EXPIRE_BATCH: usize = 256;
 
 /// What can be set of an engine.
 #[derive(Clone, Debug)]
@@ -45,6 +51,11 @@ pub enum OpenError {
     /// The root.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// There is content, and no metadata.
+    #[error(
+        "{0} is missing, and there is content beside it: put it back, or rebuild it from its export; to begin with an empty registry, use another root"
+    )]
+    MetadataGone(String),
     /// The metadata.
     #[error("cannot open the metadata in {path}: {source}")]
     Metadata {
@@ -65,6 +76,12 @@ pub(crate) struct Shared {
     pub(crate) volume: LocalVolume,
     pub(crate) metadata: Metadata,
     pub(crate) sessions: Sessions,
+    pub(crate) files_in_use: FilesInUse,
+    pub(crate) leases: Leases,
+    is_collecting: AtomicBool,
+    pub(crate) read_only: ReadOnly,
+    /// Which of the integrity's tasks are running.
+    pub(crate) integrity: Turns,
     /// Closed last: as long as it is open, no other process uses the root.
     _lock: std::fs::File,
 }
@@ -78,20 +95,43 @@ impl Engine {
         let volume = LocalVolume::open(root.directory, layout::PROBE, options.direct_writes)
             .map_err(|source| RootError::Io { path: root_path(), source })?;
         let path = options.root.join(layout::METADATA);
+        let is_gone = || Ok(!path.try_exists()? && layout::has_content(&options.root)?);
+        if is_gone().map_err(|source| RootError::Io { path: root_path(), source })? {
+            // An empty store would be made, whose first collection removes what nothing names: everything.
+            return Err(OpenError::MetadataGone(path.display().to_string()));
+        }
         let settings = metadata::Options { cache_size: options.cache_bytes, ..Default::default() };
         let metadata = Metadata::open(Arc::new(FileStorage::new(&path)), settings)
             .map_err(|source| OpenError::Metadata { path: path.display().to_string(), source })?;
+        let read_only = ReadOnly::default();
+        read_only
+            .read(&metadata)
+            .map_err(|source| OpenError::Metadata { path: path.display().to_string(), source })?;
+        let leases = Leases::new(environment.clock.now());
         let shared = Shared {
             options,
             environment,
             volume,
             metadata,
             sessions: Sessions::default(),
+            files_in_use: FilesInUse::default(),
+            leases,
+            is_collecting: AtomicBool::new(false),
+            read_only,
+            integrity: Turns::default(),
             _lock: root.lock,
         };
         let engine = Self(Arc::new(shared));
         engine.remove_stray_uploads()?;
         Ok(engine)
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
     }
 
     /// The metadata.
@@ -115,6 +155,40 @@ impl Engine {
             }
             None => Ok(()),
         }
+    }
+
+    /// Collects garbage, by the rules of `options`: what no tag leads to, what nothing needs, and what nothing names.
+    /// Takes the calling thread until the end, so it is called on one of its own; pulls and pushes go on beside it.
+    ///
+    /// What it has done is in the report, also where it failed on the way, and is remembered ([`Engine::collections`]).
+    ///
+    /// # Errors
+    /// It has not begun: another one is running, writing could not be paused, or the metadata cannot be read.
+    pub fn collect(
+        &self,
+        options: &CollectionOptions,
+        hooks: &dyn CollectionHooks,
+    ) -> Result<CollectionReport, CollectionError> {
+        self.0.store().collect(options, hooks)
+    }
+
+    /// The reports of the last 20 collections, dry runs among them, newest first.
+    pub fn collections(&self) -> Result<Vec<CollectionReport>, MetadataError> {
+        let texts = self.0.metadata.snapshot()?.collections()?;
+        // One of a later version that cannot be read is left out.
+        Ok(texts.iter().rev().filter_map(|text| serde_json::from_str(text).ok()).collect())
+    }
+
+    /// Whether a collection is running.
+    pub fn is_collecting(&self) -> bool {
+        self.0.is_collecting.load(Ordering::Relaxed)
+    }
+
+    /// Sets how long content is not collected, at least, after a client was told that it is there ([`Core::lease`]): as
+    /// long as a push takes after that. For the same time after the start everything counts as told. Zero: nothing is
+    /// leased, for roots that nobody pushes to while collecting.
+    pub fn set_lease(&self, duration: Duration) {
+        self.0.leases.set_duration(duration);
     }
 
     /// Removes the files of uploads that no session has: requests that were cut off by the end of the process.
@@ -146,6 +220,22 @@ impl Engine {
 }
 
 impl Shared {
+    /// What collection works on.
+    fn store(&self) -> Store<'_> {
+        Store {
+            metadata: &self.metadata,
+            leases: &self.leases,
+            sessions: &self.sessions,
+            files_in_use: &self.files_in_use,
+            files: &self.volume,
+            clock: &*self.environment.clock,
+            upload_expiry_ms: to_ms(self.options.upload_expiry),
+            is_collecting: &self.is_collecting,
+            marks_max: MARKS_MAX,
+            rows_first: ROWS_FIRST,
+        }
+    }
+
     /// The sessions that were made before `before_ms` and are not in the metadata, and how to put them there.
     #[expect(clippy::type_complexity, reason = "the second half is a closure")]
     fn fresh_uploads(
@@ -185,29 +275,27 @@ impl Core {
         Ok(())
     }
 
-    /// Ends the sessions that have made no progress for too long. Due about once a minute, on one of the threads.
-    pub async fn expire_uploads(&self) -> Result<(), EngineError> {
-        let before = self.now().0.saturating_sub(self.upload_expiry_ms());
-        let mut expired = Vec::new();
+    /// All upload sessions, and their repositories.
+    pub fn uploads(&self) -> Result<BTreeMap<UploadId, RepositoryName>, EngineError> {
+        // The memory first: a session is in the metadata before it leaves the memory.
+        let mut uploads: BTreeMap<UploadId, RepositoryName> =
+            self.sessions().repositories().into_iter().collect();
         for upload in self.metadata().snapshot()?.uploads()? {
             let (id, record) = upload?;
-            if record.touched_at.0 < before && !self.sessions().is_busy(id) {
-                expired.push((id, record.repository));
-            }
-            if expired.len() == EXPIRE_BATCH {
-                break;
-            }
+            uploads.insert(id, record.repository);
         }
-        for (id, repository) in expired {
-            // One that a client came back to in the meantime is left alone.
-            let Ok(upload) = self.resume_upload(&repository, id) else { continue };
-            if upload.touched_at().0 >= before {
-                upload.suspend().await?;
-                continue;
-            }
-            tracing::info!(upload = %id, %repository, bytes = upload.size(), "an upload session has expired");
-            upload.cancel().await?;
-        }
-        Ok(())
+        Ok(uploads)
+    }
+
+    /// Ends the sessions that have made no progress for too long, and the leases that are old enough. Due about once a
+    /// minute, on one of the threads.
+    pub async fn expire_uploads(&self) -> Result<(), EngineError> {
+        let shared = self.shared().clone();
+        let expire = move || {
+            let (store, now) = (shared.store(), shared.environment.clock.now());
+            store.rotate_leases(now)?;
+            store.expire_uploads(Timestamp(now.0.saturating_sub(store.upload_expiry_ms)), false).map(drop)
+        };
+        runtime::blocking(expire).await.map_err(EngineError::disk("ending upload sessions"))?
     }
 }

@@ -7,17 +7,18 @@ use bytes::{Bytes, BytesMut};
 
 use crate::blob::{Blob, Content};
 use crate::buffer::{BufferPool, SIZES};
+use crate::collection::LeaseKey;
 use crate::disk::Disk;
-use crate::engine::Shared;
+use crate::engine::{Engine, Shared};
 use crate::error::EngineError;
 use crate::layout;
 use crate::metadata::{
-    BlobLocation, BlobRecord, FileId, Metadata, RepositoryId, Snapshot, Timestamp, UploadContent, UploadId,
-    UploadRecord,
+    BlobLocation, BlobRecord, FileId, ManifestRecord, Metadata, RepositoryId, Snapshot, Timestamp,
+    UploadContent, UploadId, UploadRecord,
 };
 use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::runtime;
-use crate::uploads::{ResumeError, Sessions, Taken, UploadWriter, fresh_hash};
+use crate::uploads::{FilesInUse, ResumeError, Sessions, UploadWriter, fresh_hash};
 
 /// A thread's own disk and buffers, and what all threads share. Cheap to clone within the thread.
 #[derive(Clone)]
@@ -54,28 +55,83 @@ impl Core {
         self.0.buffers.trim();
     }
 
-    /// Opens a blob of a repository; `None` where the repository has no link to it.
+    /// The engine of all threads.
+    pub fn engine(&self) -> Engine {
+        Engine::of(self.0.shared.clone())
+    }
+
+    /// Opens a blob of a repository, and takes a lease of it ([`Core::lease`]); `None` where the repository has no
+    /// link to it.
     pub async fn open_blob(
         &self,
         repository: RepositoryId,
         digest: &Digest,
     ) -> Result<Option<Blob>, EngineError> {
-        let snapshot = self.metadata().snapshot()?;
-        match snapshot.blob(repository, digest)? {
-            Some(record) => self.open(&snapshot, digest, record).await.map(Some),
-            None => Ok(None),
+        self.lease(repository, digest).await;
+        loop {
+            let snapshot = self.metadata().snapshot()?;
+            let Some(record) = snapshot.blob(repository, digest)? else { return Ok(None) };
+            match self.open(&snapshot, digest, record).await {
+                // Deleted, or healed by another file, since the snapshot was taken.
+                Err(EngineError::Missing(_)) if self.has_changed(digest, record)? => {}
+                opened => return opened.map(Some),
+            }
         }
+    }
+
+    /// Takes a lease of a blob or a manifest: for as long as [`Engine::set_lease`] says, collection leaves it alone in
+    /// this repository, with all that it refers to. To be called before a client is told that something is there, by
+    /// HEAD or GET, by tag or digest, and before the snapshot is taken that says so: the client may then leave out
+    /// pushing it, and name it in a manifest later. [`Core::open_blob`] and [`Core::manifest`] do all that.
+    ///
+    /// Costs a look-up in a table in memory, under a lock that is rarely contended. Only where a batch of deletions that
+    /// is being committed has the same content in it, this waits for the end of that batch, some milliseconds.
+    pub async fn lease(&self, repository: RepositoryId, digest: &Digest) {
+        self.0.shared.leases.lease(LeaseKey::new(repository, digest)).await;
+    }
+
+    /// A manifest of a repository, and the snapshot that has it, with a lease of it ([`Core::lease`]); `None` where
+    /// it is not there: one that a tag was found to point at a moment before may have gone since.
+    pub async fn manifest(
+        &self,
+        repository: RepositoryId,
+        digest: &Digest,
+    ) -> Result<Option<(Snapshot, ManifestRecord)>, EngineError> {
+        self.lease(repository, digest).await;
+        let snapshot = self.metadata().snapshot()?;
+        let manifest = snapshot.manifest(repository, digest)?;
+        // One that was found damaged is not there, for those who would push it again.
+        let is_whole = manifest.is_some() && snapshot.is_whole(digest)?;
+        Ok(manifest.filter(|_| is_whole).map(|manifest| (snapshot, manifest)))
+    }
+
+    /// Whether the content that `record` was about is stored elsewhere now, or not at all.
+    fn has_changed(&self, digest: &Digest, record: BlobRecord) -> Result<bool, EngineError> {
+        Ok(self.metadata().snapshot()?.stored_blob(digest)? != Some(record))
     }
 
     /// Opens the content of a manifest, which the caller knows to be in `snapshot`.
     pub async fn open_manifest(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Blob, EngineError> {
-        let record = snapshot.stored_blob(digest)?.ok_or(EngineError::Missing(*digest))?;
-        self.open(snapshot, digest, record).await
+        let mut snapshot = snapshot.clone();
+        loop {
+            let record = snapshot.stored_blob(digest)?.ok_or(EngineError::Missing(*digest))?;
+            match self.open(&snapshot, digest, record).await {
+                Err(EngineError::Missing(_)) if self.has_changed(digest, record)? => {
+                    snapshot = self.metadata().snapshot()?;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Reads the content of a manifest, which the caller knows to be in `snapshot`, into memory.
     pub async fn read_manifest(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Bytes, EngineError> {
-        let file = match self.open_manifest(snapshot, digest).await?.content {
+        self.read(self.open_manifest(snapshot, digest).await?).await
+    }
+
+    /// Reads a blob into memory, which the caller knows to have room for it.
+    pub async fn read(&self, blob: Blob) -> Result<Bytes, EngineError> {
+        let file = match blob.content {
             Content::Inline(bytes) => return Ok(bytes),
             Content::File(file) => file,
         };
@@ -83,7 +139,7 @@ impl Core {
         loop {
             let (count, buffer) =
                 file.read_at(self.buffers().take(SIZES[1]), usize::MAX, content.len() as u64).await;
-            if count.map_err(EngineError::disk("reading a manifest"))? == 0 {
+            if count.map_err(EngineError::disk("reading a blob"))? == 0 {
                 return Ok(content.freeze());
             }
             content.extend_from_slice(&buffer);
@@ -130,8 +186,9 @@ impl Core {
 
     /// Begins an upload that is done by one request: nobody else can take it up, and it ends with the request.
     pub fn upload_at_once(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadWriter {
-        let taken = Taken::fresh(self.new_upload(repository, algorithm));
-        UploadWriter::new(self.clone(), self.new_upload_id(), taken, true)
+        let id = self.new_upload_id();
+        let taken = self.sessions().add_taken(id, self.new_upload(repository, algorithm));
+        UploadWriter::new(self.clone(), id, taken, true)
     }
 
     fn new_upload_id(&self) -> UploadId {
@@ -203,12 +260,12 @@ impl Core {
         FileId(self.0.shared.environment.entropy.random())
     }
 
-    pub(crate) fn reserve_bytes(&self) -> u64 {
-        self.0.shared.options.reserve_bytes
+    pub(crate) fn files_in_use(&self) -> &FilesInUse {
+        &self.0.shared.files_in_use
     }
 
-    pub(crate) fn upload_expiry_ms(&self) -> u64 {
-        u64::try_from(self.0.shared.options.upload_expiry.as_millis()).unwrap_or(u64::MAX)
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        self.0.shared.options.reserve_bytes
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -7,11 +7,17 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use crate::metadata::FileId;
+use crate::metadata::{BlobLocation, FileId};
 use crate::oci::{Algorithm, Digest};
 
 /// The metadata's file.
 pub const METADATA: &str = "metadata.redb";
+
+/// The metadata of an earlier time, to rebuild it from.
+pub const EXPORT: &str = "metadata.export";
+
+/// The same while it is being written.
+pub const EXPORT_UNFINISHED: &str = "metadata.export.unfinished";
 
 /// Held locked by the process that has the root open.
 const LOCK: &str = "lock";
@@ -22,7 +28,20 @@ pub const PROBE: &str = "probe";
 /// Content on its way.
 pub const UPLOADS: &str = "uploads";
 
-const BLOBS: &str = "blobs";
+/// The directories of the blobs' files.
+pub const BLOBS: &str = "blobs";
+
+/// Damaged files.
+pub const QUARANTINE: &str = "quarantine";
+
+/// Where the file of damaged content is kept, or the bytes of content that had no file.
+pub fn quarantine(digest: &Digest, location: BlobLocation) -> String {
+    let name = format!("{QUARANTINE}/{}-{}", digest.algorithm().name(), digest.hex());
+    match location {
+        BlobLocation::File(file) => format!("{name}.{file}"),
+        BlobLocation::Inline => format!("{name}.inline"),
+    }
+}
 
 /// The file of an upload session's content.
 pub fn upload(file: FileId) -> String {
@@ -31,13 +50,24 @@ pub fn upload(file: FileId) -> String {
 
 /// The directory of a blob's file. 256 of them: a million blobs is four thousand names in each.
 pub fn blob_directory(digest: &Digest) -> String {
-    format!("{BLOBS}/{}/{:02x}", digest.algorithm().name(), digest.value()[0])
+    blob_directory_of(digest.algorithm(), digest.value()[0])
+}
+
+/// The directory of all blobs whose digests begin with the byte `first`.
+pub fn blob_directory_of(algorithm: Algorithm, first: u8) -> String {
+    format!("{BLOBS}/{}/{first:02x}", algorithm.name())
 }
 
 /// The file of a blob: named after its digest, for people and for a rebuild of the metadata, and after its
 /// incarnation, so that the file of a deleted blob is never the file of the same content pushed again.
 pub fn blob(digest: &Digest, file: FileId) -> String {
     format!("{}/{}.{file}", blob_directory(digest), digest.hex())
+}
+
+/// What the name of a blob's file says, in the directories of `algorithm`; `None` where it is no such name.
+pub fn parse_blob(algorithm: Algorithm, name: &str) -> Option<(Digest, FileId)> {
+    let (hex, file) = name.split_once('.')?;
+    Some((format!("{}:{hex}", algorithm.name()).parse().ok()?, file.parse().ok()?))
 }
 
 /// Why a root cannot be used.
@@ -110,6 +140,21 @@ pub fn prepare(root: &Path) -> Result<Root, RootError> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| at(root)(error.into()))?;
     Ok(Root { directory, lock })
+}
+
+/// Whether there are files of blobs, or an export of metadata: it is no new root.
+pub fn has_content(root: &Path) -> io::Result<bool> {
+    if root.join(EXPORT).exists() {
+        return Ok(true);
+    }
+    for algorithm in Algorithm::ALL {
+        for first in 0..=u8::MAX {
+            if std::fs::read_dir(root.join(blob_directory_of(algorithm, first)))?.next().is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {

@@ -9,14 +9,17 @@
 
 mod blob;
 pub mod buffer;
+pub mod collection;
 pub mod disk;
 mod engine;
 mod engine_core;
 mod environment;
 mod error;
+pub mod integrity;
 mod layout;
 pub mod metadata;
 pub mod oci;
+mod read_only;
 pub mod runtime;
 mod uploads;
 
@@ -26,4 +29,5 @@ pub use engine_core::Core;
 pub use environment::{Clock, Entropy, Environment};
 pub use error::EngineError;
 pub use layout::RootError;
+pub use read_only::{HOLD_MS_MAX, HeldByOther, Hold, Write, WriteStage};
 pub use uploads::{Busy, Committed, FinishError, ResumeError, UploadWriter};

@@ -10,9 +10,10 @@
 use std::future::Future;
 use std::io;
 
-pub use monoio::buf::{IoBuf, IoBufMut};
+pub use monoio::BufResult;
+pub use monoio::buf::{IoBuf, IoBufMut, IoVecBuf, IoVecBufMut, RawBuf};
 pub use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
-pub use monoio::net::{ListenerOpts, TcpListener, TcpStream};
+pub use monoio::net::{ListenerOpts, TcpListener, TcpStream, UnixListener, UnixStream};
 pub use monoio::time::{Instant, sleep, timeout};
 pub use monoio::{join, select, spawn};
 

@@ -11,7 +11,8 @@ use monoio::buf::IoBufMut;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use super::{
-    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, linked, open_flags, page_cache,
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, flags_past_cache, is_unsupported, linked,
+    open_flags, page_cache,
 };
 use crate::buffer::Buffer;
 use crate::runtime;
@@ -53,6 +54,10 @@ impl Disk for BlockingDisk {
 
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
         self.open_file(&name, open_flags(None))
+    }
+
+    fn open_past_cache(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
+        self.open_file(&name, flags_past_cache(&self.volume))
     }
 
     fn link(&self, from: String, to: String) -> Pending<io::Result<()>> {
@@ -154,5 +159,13 @@ impl DiskFile for BlockingFile {
 
     fn is_cached(&self, offset: u64, len: u64) -> bool {
         page_cache::holds(self.0.as_fd(), offset, len)
+    }
+
+    fn is_uncached(&self, offset: u64, len: u64) -> bool {
+        page_cache::holds_none(self.0.as_fd(), offset, len)
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        page_cache::forget(self.0.as_fd(), offset, len);
     }
 }

@@ -15,9 +15,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
 use crate::buffer::{ALIGNMENT, Buffer};
+use crate::metadata::Timestamp;
 use crate::runtime;
 
 /// An operation on its way.
@@ -46,6 +47,11 @@ pub trait Disk {
 
     /// Opens an existing file to read it through the page cache.
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>>;
+
+    /// Opens an existing file to read it once, past the page cache. Reads begin at multiples of
+    /// [`crate::buffer::ALIGNMENT`]. Where the volume cannot read directly they go through the page cache all the same,
+    /// and [`DiskFile::forget`] takes out of it what was read.
+    fn open_past_cache(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>>;
 
     /// Gives a file a second name; where the filesystem knows no such thing, another name instead of its first. No
     /// error where the second name is there already, as no two files are ever meant to have the same.
@@ -89,6 +95,13 @@ pub trait DiskFile {
     /// Whether `len` bytes from `offset` are in memory, so that sending them does not wait for the disk. Where the
     /// system does not tell exactly, a guess by the first and the last byte.
     fn is_cached(&self, offset: u64, len: u64) -> bool;
+
+    /// Whether nothing of `len` bytes from `offset` is in memory. Where the system does not tell exactly, a guess by the
+    /// first and the last byte.
+    fn is_uncached(&self, offset: u64, len: u64) -> bool;
+
+    /// Says that `len` bytes from `offset` need not be kept in memory any more.
+    fn forget(&self, offset: u64, len: u64);
 }
 
 /// A volume below a directory of a local filesystem, shared by the threads.
@@ -120,6 +133,34 @@ impl LocalVolume {
         }
     }
 
+    /// Removes a file. Waits for the disk.
+    pub(crate) fn remove_now(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&*self.root, name, AtFlags::empty())?)
+    }
+
+    /// The names of the files in a directory. Waits for the disk.
+    pub(crate) fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&*self.root, directory, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(directory)? {
+            let entry = entry?;
+            let is_file = !matches!(entry.file_type(), FileType::Directory);
+            names.extend(entry.file_name().to_str().ok().filter(|_| is_file).map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// The length of a file in bytes, and when anything about it was last changed. Waits for the disk.
+    pub(crate) fn status(&self, name: &str) -> io::Result<(u64, Timestamp)> {
+        let flags = StatxFlags::SIZE | StatxFlags::MTIME | StatxFlags::CTIME;
+        let status = rustix::fs::statx(&*self.root, name, AtFlags::SYMLINK_NOFOLLOW, flags)?;
+        let ms = |at: rustix::fs::StatxTimestamp| {
+            u64::try_from(at.tv_sec).unwrap_or(0).saturating_mul(1000) + u64::from(at.tv_nsec) / 1_000_000
+        };
+        Ok((status.stx_size, Timestamp(ms(status.stx_mtime).max(ms(status.stx_ctime)))))
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let statistics = rustix::fs::fstatvfs(&*self.root)?;
         Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
@@ -139,6 +180,11 @@ fn direct_alignment(file: &OwnedFd) -> Option<usize> {
     let fits = |alignment: usize| alignment != 0 && ALIGNMENT.is_multiple_of(alignment);
     // Whole pages always, though 512 bytes are often enough: a filesystem block is never written in parts.
     (fits(memory) && fits(offset)).then_some(ALIGNMENT)
+}
+
+fn flags_past_cache(volume: &LocalVolume) -> OFlags {
+    let direct = if volume.alignment.is_some() { OFlags::DIRECT } else { OFlags::empty() };
+    open_flags(None) | direct
 }
 
 fn open_flags(writes: Option<Writes>) -> OFlags {

@@ -1,9 +1,11 @@
 //! What of a file the page cache holds.
 
 use std::io::IoSliceMut;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 
 /// `struct cachestat_range` of the kernel.
@@ -35,8 +37,34 @@ pub(super) fn holds(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
     if len == 0 {
         return true;
     }
-    if IS_REFUSED.load(Ordering::Relaxed) {
+    let Some(cached) = cached_pages(file, offset, len) else {
         return has_byte(file, offset) && has_byte(file, offset + len - 1);
+    };
+    let page = rustix::param::page_size() as u64;
+    // Pages that are still being read ahead count as cached; the last one, which comes last, tells.
+    cached >= (offset + len).div_ceil(page) - offset / page && has_byte(file, offset + len - 1)
+}
+
+/// Whether nothing of the range is in memory.
+pub(super) fn holds_none(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
+    if len == 0 {
+        return true;
+    }
+    match cached_pages(file, offset, len) {
+        Some(cached) => cached == 0,
+        None => !has_byte(file, offset) && !has_byte(file, offset + len - 1),
+    }
+}
+
+/// Says that the range is not needed in memory. Advice only.
+pub(super) fn forget(file: BorrowedFd<'_>, offset: u64, len: u64) {
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
+}
+
+/// How many pages of the range are in memory; `None` where the system does not tell.
+fn cached_pages(file: BorrowedFd<'_>, offset: u64, len: u64) -> Option<u64> {
+    if IS_REFUSED.load(Ordering::Relaxed) {
+        return None;
     }
     let range = Range { offset, len };
     let mut pages = Pages::default();
@@ -45,11 +73,9 @@ pub(super) fn holds(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
         unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0) } != 0;
     if refused {
         IS_REFUSED.store(true, Ordering::Relaxed);
-        return holds(file, offset, len);
+        return None;
     }
-    let page = rustix::param::page_size() as u64;
-    // Pages that are still being read ahead count as cached; the last one, which comes last, tells.
-    pages.cached >= (offset + len).div_ceil(page) - offset / page && has_byte(file, offset + len - 1)
+    Some(pages.cached)
 }
 
 /// Whether one byte can be read without waiting.
@@ -77,5 +103,7 @@ mod tests {
         }
         IS_REFUSED.store(false, Ordering::Relaxed);
         assert!(!holds(file.as_fd(), 0, 1 << 20));
+        assert!(!holds_none(file.as_fd(), 4096, 1 << 20));
+        assert!(holds_none(file.as_fd(), 1 << 20, 1 << 20));
     }
 }

@@ -247,7 +247,7 @@ impl Open {
         let mut tables = WriteTables::open(&write)?;
         let state = owned_row::<StateRow>(&*tables.state, keys::STATE)?;
         let generation = log_generation(&tables.state)?;
-        let sequence = state.map_or(0, |state| state.sequence);
+        let sequence = state.unwrap_or_default().sequence;
         let newest = log.newest_generation()?;
         if newest > generation {
             // The log of another store, or of a later time of this one.

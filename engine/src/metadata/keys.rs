@@ -23,6 +23,10 @@
 //! | `tag_changes` | sequence number (8) | a change: `TagChangeRow` |
 //! | `state` | empty | sequence number, counters: `StateRow` |
 //! | | `g` | generation of the log (8) |
+//! | | `r` | the hold on writes, where there is one: `Hold` |
+//! | | `s` | how far the scrub is: `ScrubRow` |
+//! | `collections` | sequence number (8) | what a collection has done: `CollectionRow` |
+//! | `damaged` | digest | content that was found damaged: `DamageRecord` |
 
 use super::records::{EdgeKind, RepositoryId};
 use crate::oci::{Algorithm, Digest, Tag};
@@ -55,6 +59,12 @@ pub(super) const STATE: &[u8] = &[];
 
 /// The key of the row of `state` that every checkpoint writes.
 pub(super) const LOG_GENERATION: &[u8] = b"g";
+
+/// The key of the row of `state` that a read-only mode has.
+pub(super) const HOLD: &[u8] = b"r";
+
+/// The key of the row of `state` that a scrub leaves behind.
+pub(super) const SCRUB: &[u8] = b"s";
 
 /// `digest, kind`: a whole key, or the prefix of the keys with a repository.
 pub(super) fn of_digest(digest: &Digest, kind: OfDigest) -> Vec<u8> {

@@ -110,6 +110,11 @@ impl Rows {
         self.0.extend_from_slice(value.unwrap_or_default());
     }
 
+    /// All that was added.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Adds all of `rows`.
     pub(super) fn append(&mut self, rows: Self) {
         if self.0.is_empty() {

@@ -16,10 +16,14 @@
 //!
 //! The keys are drawn in [`keys`], the values in [`rows`]. Callers give the time; nothing here asks a clock.
 
+mod check;
 mod committer;
 mod error;
+mod export;
+mod finding;
 mod keys;
 mod log;
+mod namespaces;
 mod records;
 mod rows;
 mod snapshot;
@@ -27,19 +31,32 @@ mod storage;
 mod store;
 mod tables;
 mod transaction;
+mod verify;
+mod walk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub(crate) use check::Unchecked;
 pub use error::{ChangesError, ManifestRefusal, MetadataError, PreconditionFailed};
+pub use export::ExportError;
+pub(crate) use export::{ExportReader, Unwritten};
+pub use finding::FindingKind;
+pub(crate) use finding::{Finding, Repair};
+pub use namespaces::TagRow;
 pub use records::{
-    BlobLocation, BlobRecord, EdgeKind, FileId, IdError, LinkRecord, ManifestRecord, Referrer, RepositoryId,
-    RepositoryRecord, RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp, UploadContent, UploadId,
-    UploadRecord,
+    BlobLocation, BlobRecord, Damage, DamageRecord, EdgeKind, FileId, IdError, LinkRecord, ManifestRecord,
+    Referrer, RepositoryId, RepositoryRecord, RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp,
+    UploadContent, UploadId, UploadRecord,
 };
 pub use snapshot::Snapshot;
 pub use storage::{FileStorage, Storage, StorageFile, StoragePart};
 pub use store::{
     BATCH_MAX, CACHE_SIZE_DEFAULT, INLINE_SIZE_MAX, LOG_SIZE_DEFAULT, Metadata, Options, TAG_CHANGES_MAX,
 };
-pub use transaction::{BlobCommit, ManifestCommit, NewContent, PutManifest, TagCondition, Transaction};
+pub use transaction::{
+    BlobCommit, ManifestCommit, NewContent, PurgeStep, PutManifest, TagCondition, Transaction,
+};
+pub(crate) use transaction::{Collected, NOWHERE};
+pub(crate) use verify::verify;
+pub(crate) use walk::DigestRow;

@@ -99,6 +99,31 @@ pub struct BlobRecord {
     pub stored_at: Timestamp,
 }
 
+/// What is wrong with content that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It is longer or shorter than it was.
+    Length,
+    /// It is not what its digest says.
+    Content,
+    /// The volume cannot read it.
+    Unreadable,
+}
+
+/// Content that was found damaged, and counts as not there until it is pushed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageRecord {
+    /// What was known of it.
+    pub content: BlobRecord,
+    /// What is wrong.
+    pub damage: Damage,
+    /// When that was found.
+    pub found_at: Timestamp,
+}
+
 /// That a blob can be seen in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
@@ -168,6 +193,9 @@ pub struct TagRecord {
     pub updated_at: Timestamp,
     /// Sequence number of the change that made it point where it points.
     pub sequence: u64,
+    /// Sequence number of the change that made it exist: the same for as long as it does, and another one when it is
+    /// deleted and pushed again.
+    pub created: u64,
 }
 
 /// That a tag was set, moved or deleted.
@@ -185,6 +213,10 @@ pub struct TagChange {
     pub previous: Option<Digest>,
     /// When.
     pub at: Timestamp,
+    /// Sequence number of the change that made the tag exist; of a deleted tag, too.
+    pub created: u64,
+    /// When the tag came to exist.
+    pub created_at: Timestamp,
 }
 
 /// Where the bytes of an unfinished upload are.
@@ -230,6 +262,8 @@ pub struct Statistics {
     pub bytes: u64,
     /// Upload sessions.
     pub uploads: u64,
+    /// Contents that were found damaged and were not pushed again since; not among `blobs`.
+    pub damaged: u64,
 }
 
 /// What one repository holds. Content that is shared with others counts fully in each.

@@ -11,10 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::MetadataError;
 use super::records::{
-    BlobRecord, EdgeKind, FileId, LinkRecord, ManifestRecord, Referrer, Statistics, TagChange, TagRecord,
-    Timestamp, UploadContent, UploadRecord,
+    BlobRecord, DamageRecord, EdgeKind, FileId, LinkRecord, ManifestRecord, Referrer, Statistics, TagChange,
+    TagRecord, Timestamp, UploadContent, UploadRecord,
 };
 use crate::oci::{Digest, HashState};
+use crate::read_only::Hold;
 
 /// A value of some table.
 pub(super) trait Row<'a>: Serialize + Deserialize<'a> {
@@ -31,15 +32,28 @@ pub(super) trait Row<'a>: Serialize + Deserialize<'a> {
     /// Reads what [`Row::encode`] gave.
     fn decode(bytes: &'a [u8]) -> Result<Self, MetadataError> {
         let (&version, fields) = bytes.split_first().ok_or_else(|| damaged(Self::TABLE, "an empty row"))?;
-        if version != Self::VERSION {
-            return Err(damaged(Self::TABLE, format_args!("version {version} of a row is not known")));
+        if version == Self::VERSION {
+            return read_fields(Self::TABLE, fields);
         }
-        let (row, rest) = postcard::take_from_bytes(fields).map_err(|error| damaged(Self::TABLE, error))?;
-        if !rest.is_empty() {
-            return Err(damaged(Self::TABLE, "bytes after the last field"));
+        match Self::decode_earlier(version, fields) {
+            Some(row) => row,
+            None => Err(damaged(Self::TABLE, format_args!("version {version} of a row is not known"))),
         }
-        Ok(row)
     }
+
+    /// Reads the fields of a row of an earlier version; `None` where there was none of that number.
+    fn decode_earlier(_version: u8, _fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
+        None
+    }
+}
+
+/// The fields of a row of `table`, up to the last byte.
+fn read_fields<'a, T: Deserialize<'a>>(table: &'static str, fields: &'a [u8]) -> Result<T, MetadataError> {
+    let (row, rest) = postcard::take_from_bytes(fields).map_err(|error| damaged(table, error))?;
+    if !rest.is_empty() {
+        return Err(damaged(table, "bytes after the last field"));
+    }
+    Ok(row)
 }
 
 /// A row of `table` cannot be read.
@@ -54,11 +68,17 @@ pub(super) const CONTENTS: &str = "contents";
 pub(super) const UPLOADS: &str = "uploads";
 pub(super) const TAG_CHANGES: &str = "tag_changes";
 pub(super) const STATE: &str = "state";
+pub(super) const COLLECTIONS: &str = "collections";
+pub(super) const DAMAGED: &str = "damaged";
 /// No table: what errors call the log.
 pub(super) const LOG: &str = "log";
 
 impl Row<'_> for BlobRecord {
     const TABLE: &'static str = DIGESTS;
+}
+
+impl Row<'_> for DamageRecord {
+    const TABLE: &'static str = DAMAGED;
 }
 
 impl Row<'_> for LinkRecord {
@@ -69,8 +89,21 @@ impl Row<'_> for ManifestRecord {
     const TABLE: &'static str = REPOSITORIES;
 }
 
-impl Row<'_> for TagRecord {
+/// In version 1, tags did not know which change had made them: there, the last one counts as that.
+impl<'a> Row<'a> for TagRecord {
     const TABLE: &'static str = REPOSITORIES;
+    const VERSION: u8 = 2;
+
+    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
+        let read = |(digest, created_at, updated_at, sequence)| Self {
+            digest,
+            created_at,
+            updated_at,
+            sequence,
+            created: sequence,
+        };
+        (version == 1).then(|| read_fields(Self::TABLE, fields).map(read))
+    }
 }
 
 /// Name and creation of a repository.
@@ -112,7 +145,8 @@ impl ReferrerRow {
     }
 }
 
-/// A change of a tag, without its sequence number, which is the key.
+/// A change of a tag, without its sequence number, which is the key. In version 1, changes did not know when the tag
+/// came to exist: there, the change itself counts as that.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TagChangeRow<'a> {
     pub(super) repository: &'a str,
@@ -120,19 +154,59 @@ pub(super) struct TagChangeRow<'a> {
     pub(super) digest: Option<Digest>,
     pub(super) previous: Option<Digest>,
     pub(super) at: Timestamp,
+    /// Which change made the tag exist, and when; `None` for a change of version 1.
+    pub(super) created: Option<(u64, Timestamp)>,
 }
 
 impl<'a> Row<'a> for TagChangeRow<'a> {
     const TABLE: &'static str = TAG_CHANGES;
+    const VERSION: u8 = 2;
+
+    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
+        let read = |(repository, tag, digest, previous, at)| Self {
+            repository,
+            tag,
+            digest,
+            previous,
+            at,
+            created: None,
+        };
+        (version == 1).then(|| read_fields(Self::TABLE, fields).map(read))
+    }
 }
 
 impl TagChangeRow<'_> {
     pub(super) fn with_sequence(&self, sequence: u64) -> Result<TagChange, MetadataError> {
-        let &Self { repository, tag, digest, previous, at } = self;
+        let &Self { repository, tag, digest, previous, at, created } = self;
         let repository = repository.parse().map_err(|error| damaged(TAG_CHANGES, error))?;
         let tag = tag.parse().map_err(|error| damaged(TAG_CHANGES, error))?;
-        Ok(TagChange { sequence, repository, tag, digest, previous, at })
+        let (created, created_at) = created.unwrap_or((sequence, at));
+        Ok(TagChange { sequence, repository, tag, digest, previous, at, created, created_at })
     }
+}
+
+impl Row<'_> for Hold {
+    const TABLE: &'static str = STATE;
+}
+
+/// What a collection has left of itself: its report, as JSON.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CollectionRow<'a> {
+    pub(super) report: &'a str,
+}
+
+impl<'a> Row<'a> for CollectionRow<'a> {
+    const TABLE: &'static str = COLLECTIONS;
+}
+
+/// How far the scrub is: its report, as JSON.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ScrubRow<'a> {
+    pub(super) report: &'a str,
+}
+
+impl<'a> Row<'a> for ScrubRow<'a> {
+    const TABLE: &'static str = STATE;
 }
 
 /// An upload session.
@@ -218,7 +292,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 }
 
 /// What the store knows of itself: one row, written with every commit.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct StateRow {
     /// Number of the last change.
     pub(super) sequence: u64,
@@ -229,8 +303,23 @@ pub(super) struct StateRow {
     pub(super) statistics: Statistics,
 }
 
-impl Row<'_> for StateRow {
+/// In version 1, damaged contents were not known of.
+impl<'a> Row<'a> for StateRow {
     const TABLE: &'static str = STATE;
+    const VERSION: u8 = 2;
+
+    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
+        // The field that is new is the last one.
+        (version == 1).then(|| read_fields(Self::TABLE, &[fields, &[0]].concat()))
+    }
+}
+
+/// A new store. Its making counts as the first change: a sequence number is never 0, which means "any" to those who
+/// name states by these numbers.
+impl Default for StateRow {
+    fn default() -> Self {
+        Self { sequence: 1, repository_id: 0, changes_trimmed: 0, statistics: Statistics::default() }
+    }
 }
 
 #[cfg(test)]
@@ -247,5 +336,21 @@ mod tests {
             let error = LinkRecord::decode(bad).expect_err("damaged");
             assert!(matches!(error, MetadataError::Row { table: REPOSITORIES, .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn rows_of_earlier_versions() {
+        let digest = crate::oci::ContentHasher::digest(crate::oci::Algorithm::Sha256, b"x");
+        let fields = (digest, Timestamp(1), Timestamp(2), 3_u64);
+        let row = postcard::to_extend(&fields, vec![1]).expect("encodes");
+        let expected =
+            TagRecord { digest, created_at: Timestamp(1), updated_at: Timestamp(2), sequence: 3, created: 3 };
+        assert_eq!(TagRecord::decode(&row).expect("decodes"), expected);
+        assert_eq!(TagRecord::decode(&expected.encode().expect("encodes")).expect("decodes"), expected);
+
+        let fields = ("a/b", "latest", Some(digest), None::<Digest>, Timestamp(4));
+        let row = postcard::to_extend(&fields, vec![1]).expect("encodes");
+        let change = TagChangeRow::decode(&row).expect("decodes").with_sequence(5).expect("well-formed");
+        assert_eq!((change.created, change.created_at, change.at), (5, Timestamp(4), Timestamp(4)));
     }
 }

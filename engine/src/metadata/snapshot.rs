@@ -5,16 +5,17 @@ use redb::ReadTransaction;
 
 use super::keys::{self, OfDigest, OfRepository};
 use super::records::{
-    BlobRecord, EdgeKind, LinkRecord, ManifestRecord, Referrer, RepositoryId, RepositoryRecord,
+    BlobRecord, DamageRecord, EdgeKind, LinkRecord, ManifestRecord, Referrer, RepositoryId, RepositoryRecord,
     RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp, UploadId, UploadRecord,
 };
 use super::rows::{
-    DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, StateRow, TAG_CHANGES,
-    TagChangeRow, UPLOADS, UploadRow, damaged,
+    DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, ScrubRow,
+    StateRow, TAG_CHANGES, TagChangeRow, UPLOADS, UploadRow, damaged,
 };
 use super::tables::{ReadRange, ReadTables, has, owned_row, read_prefix, row};
 use super::{ChangesError, Metadata, MetadataError};
 use crate::oci::{Digest, RepositoryName, Tag};
+use crate::read_only::Hold;
 
 /// One committed state of the store, which never changes. Cheap to clone.
 ///
@@ -40,7 +41,7 @@ impl Snapshot {
         Self(Arc::new(Inner { tables: ReadTables::new(transaction), state }))
     }
 
-    fn tables(&self) -> &ReadTables {
+    pub(super) fn tables(&self) -> &ReadTables {
         &self.0.tables
     }
 
@@ -52,6 +53,11 @@ impl Snapshot {
     /// Whether this is what [`Metadata::snapshot`] would give now.
     pub fn is_current(&self, metadata: &Metadata) -> bool {
         metadata.published().is_some_and(|published| Arc::ptr_eq(&published.0, &self.0))
+    }
+
+    /// The hold on writes, where there is one, be its time over.
+    pub fn hold(&self) -> Result<Option<Hold>, MetadataError> {
+        owned_row(self.tables().state()?, keys::HOLD)
     }
 
     /// Counts over the whole store. Costs nothing.
@@ -244,6 +250,16 @@ impl Snapshot {
         self.stored_blob(digest)
     }
 
+    /// That a blob is linked in a repository, whether its content can be had or not.
+    pub fn link(
+        &self,
+        repository: RepositoryId,
+        digest: &Digest,
+    ) -> Result<Option<LinkRecord>, MetadataError> {
+        let key = keys::of_repository_digest(repository, OfRepository::Link, digest);
+        owned_row(self.tables().repositories()?, &key)
+    }
+
     /// The blobs that are linked in a repository, after the digest `after`, in the order of the digests.
     pub fn blobs(
         &self,
@@ -291,6 +307,40 @@ impl Snapshot {
         }))
     }
 
+    /// Whether the content is there of something that is linked, or a manifest: it was not found damaged. Costs nothing
+    /// as long as nothing is.
+    pub fn is_whole(&self, digest: &Digest) -> Result<bool, MetadataError> {
+        Ok(self.statistics().damaged == 0 || self.stored_blob(digest)?.is_some())
+    }
+
+    /// What was found of a content's damage, where it was not pushed again since.
+    pub fn damage(&self, digest: &Digest) -> Result<Option<DamageRecord>, MetadataError> {
+        match self.tables().damaged()? {
+            Some(damaged) => owned_row(damaged, digest.as_key()),
+            None => Ok(None),
+        }
+    }
+
+    /// All content that was found damaged and was not pushed again since, after the digest `after`, in the order of the
+    /// digests.
+    pub fn damaged(
+        &self,
+        after: Option<&Digest>,
+    ) -> Result<impl Iterator<Item = Result<(Digest, DamageRecord), MetadataError>> + use<>, MetadataError>
+    {
+        let damaged = self.tables().damaged()?;
+        let rows = damaged.map(|table| read_prefix(table, &[], after.map(Digest::as_key))).transpose()?;
+        Ok(rows.into_iter().flatten().map(|row| {
+            let (key, value) = row?;
+            Ok((digest_at(key.value(), 0, DAMAGED)?.0, DamageRecord::decode(value.value())?))
+        }))
+    }
+
+    /// What the last scrub has left of itself.
+    pub(crate) fn scrub(&self) -> Result<Option<String>, MetadataError> {
+        row(self.tables().state()?, keys::SCRUB, |value| Ok(ScrubRow::decode(value)?.report.to_owned()))
+    }
+
     /// The bytes of content that is stored inline; `None` for other content.
     pub fn content(&self, digest: &Digest) -> Result<Option<Bytes>, MetadataError> {
         // Copied, as a slow client would hold the pages of this state for as long as it reads.
@@ -315,6 +365,11 @@ impl Snapshot {
         }))
     }
 
+    /// Changes of tags after this number can be told ([`Snapshot::tag_changes_since`]). Costs nothing.
+    pub fn tag_changes_kept_after(&self) -> u64 {
+        self.0.state.changes_trimmed
+    }
+
     /// Up to `limit` changes of tags after the one numbered `sequence`, oldest first.
     ///
     /// # Errors
@@ -332,7 +387,7 @@ impl Snapshot {
         Ok(changes.collect::<Result<_, MetadataError>>()?)
     }
 
-    fn of_repository(
+    pub(super) fn of_repository(
         &self,
         repository: RepositoryId,
         kind: OfRepository,
@@ -372,12 +427,12 @@ pub(super) fn repository_id(value: &[u8]) -> Result<RepositoryId, MetadataError>
     Ok(RepositoryId(number(value, NAMES)?))
 }
 
-fn text<'a>(bytes: &'a [u8], table: &'static str) -> Result<&'a str, MetadataError> {
+pub(super) fn text<'a>(bytes: &'a [u8], table: &'static str) -> Result<&'a str, MetadataError> {
     std::str::from_utf8(bytes).map_err(|error| damaged(table, error))
 }
 
 /// The digest that begins at `start` of `key`, and what follows it.
-fn digest_at<'a>(
+pub(super) fn digest_at<'a>(
     key: &'a [u8],
     start: usize,
     table: &'static str,

@@ -4,7 +4,10 @@ use std::sync::OnceLock;
 use redb::{Range, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::log::Rows;
-use super::rows::{CONTENTS, DIGESTS, LOG, NAMES, REPOSITORIES, Row, STATE, TAG_CHANGES, UPLOADS, damaged};
+use super::rows::{
+    COLLECTIONS, CONTENTS, DAMAGED, DIGESTS, LOG, NAMES, REPOSITORIES, Row, STATE, TAG_CHANGES, UPLOADS,
+    damaged,
+};
 use super::{MetadataError, keys};
 
 type Key = &'static [u8];
@@ -13,7 +16,8 @@ pub(super) type ReadTable = ReadOnlyTable<Key, Value>;
 pub(super) type ReadRange = Range<'static, Key, Value>;
 
 /// The names of the tables, by the numbers that stand for them in the log.
-const BY_NUMBER: [&str; 7] = [DIGESTS, REPOSITORIES, NAMES, CONTENTS, UPLOADS, TAG_CHANGES, STATE];
+pub(super) const BY_NUMBER: [&str; 9] =
+    [DIGESTS, REPOSITORIES, NAMES, CONTENTS, UPLOADS, TAG_CHANGES, STATE, COLLECTIONS, DAMAGED];
 
 /// A table that is written to. It is read as the table of redb that it holds; every write goes through here, and is
 /// recorded for the log.
@@ -66,6 +70,8 @@ pub(super) struct WriteTables<'t> {
     pub(super) uploads: WriteTable<'t>,
     pub(super) tag_changes: WriteTable<'t>,
     pub(super) state: WriteTable<'t>,
+    pub(super) collections: WriteTable<'t>,
+    pub(super) damaged: WriteTable<'t>,
 }
 
 impl<'t> WriteTables<'t> {
@@ -83,12 +89,24 @@ impl<'t> WriteTables<'t> {
             uploads: open(4)?,
             tag_changes: open(5)?,
             state: open(6)?,
+            collections: open(7)?,
+            damaged: open(8)?,
         })
     }
 
-    fn all(&mut self) -> [&mut WriteTable<'t>; 7] {
-        let Self { digests, repositories, names, contents, uploads, tag_changes, state } = self;
-        [digests, repositories, names, contents, uploads, tag_changes, state]
+    fn all(&mut self) -> [&mut WriteTable<'t>; 9] {
+        let Self {
+            digests,
+            repositories,
+            names,
+            contents,
+            uploads,
+            tag_changes,
+            state,
+            collections,
+            damaged,
+        } = self;
+        [digests, repositories, names, contents, uploads, tag_changes, state, collections, damaged]
     }
 
     /// Takes what was written to all of the tables. Rows of one table are in the order in which they were written;
@@ -99,6 +117,15 @@ impl<'t> WriteTables<'t> {
             rows.append(std::mem::take(&mut table.written));
         }
         rows
+    }
+
+    /// Puts a row in place in the table of this number.
+    pub(super) fn restore(&mut self, number: u8, key: &[u8], value: &[u8]) -> Result<(), MetadataError> {
+        let mut tables = self.all();
+        let table = tables
+            .get_mut(usize::from(number))
+            .ok_or_else(|| damaged(LOG, format_args!("a row of table {number}, which is not known")))?;
+        table.insert(key, value).map(drop)
     }
 
     /// Writes rows again as they were written once, whatever is there now.
@@ -129,6 +156,9 @@ pub(super) struct ReadTables {
     contents: OnceLock<ReadTable>,
     uploads: OnceLock<ReadTable>,
     tag_changes: OnceLock<ReadTable>,
+    collections: OnceLock<ReadTable>,
+    damaged: OnceLock<ReadTable>,
+    state: OnceLock<ReadTable>,
 }
 
 impl ReadTables {
@@ -141,6 +171,22 @@ impl ReadTables {
             contents: OnceLock::new(),
             uploads: OnceLock::new(),
             tag_changes: OnceLock::new(),
+            collections: OnceLock::new(),
+            damaged: OnceLock::new(),
+            state: OnceLock::new(),
+        }
+    }
+
+    /// One of the tables that every store has.
+    pub(super) fn by_name(&self, name: &str) -> Result<&ReadTable, MetadataError> {
+        match name {
+            DIGESTS => self.digests(),
+            REPOSITORIES => self.repositories(),
+            NAMES => self.names(),
+            CONTENTS => self.contents(),
+            UPLOADS => self.uploads(),
+            TAG_CHANGES => self.tag_changes(),
+            _ => self.state(),
         }
     }
 
@@ -166,6 +212,32 @@ impl ReadTables {
 
     pub(super) fn tag_changes(&self) -> Result<&ReadTable, MetadataError> {
         self.table(&self.tag_changes, TAG_CHANGES)
+    }
+
+    pub(super) fn state(&self) -> Result<&ReadTable, MetadataError> {
+        self.table(&self.state, STATE)
+    }
+
+    /// `None` in a store that an earlier version has made and nothing was written to since.
+    pub(super) fn collections(&self) -> Result<Option<&ReadTable>, MetadataError> {
+        self.later_table(&self.collections, COLLECTIONS)
+    }
+
+    /// `None` where [`ReadTables::collections`] may be.
+    pub(super) fn damaged(&self) -> Result<Option<&ReadTable>, MetadataError> {
+        self.later_table(&self.damaged, DAMAGED)
+    }
+
+    fn later_table<'s>(
+        &'s self,
+        slot: &'s OnceLock<ReadTable>,
+        name: &str,
+    ) -> Result<Option<&'s ReadTable>, MetadataError> {
+        match self.table(slot, name) {
+            Ok(table) => Ok(Some(table)),
+            Err(error) if error.is_of_no_table() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn table<'s>(

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use super::in_use::InUse;
 use crate::buffer::{ALIGNMENT, Buffer, BufferPool};
 use crate::disk::{Disk, DiskFile, Pending, Writes};
 use crate::engine_core::Core;
@@ -27,6 +29,7 @@ pub(super) struct FileSink {
     disk: Rc<dyn Disk>,
     file: Rc<dyn DiskFile>,
     id: FileId,
+    in_use: Arc<InUse>,
     /// What buffers and offsets of writes are multiples of; 1 through the page cache.
     alignment: u64,
     /// Bytes of content that were handed over.
@@ -42,10 +45,11 @@ impl FileSink {
     /// A new file for `expected` bytes (`None`: not known).
     pub(super) async fn create(core: &Core, expected: Option<u64>) -> Result<Self, EngineError> {
         let id = core.new_file_id();
+        let in_use = core.files_in_use().enter(id);
         let writes = Self::writes(core.disk(), expected);
         let file = core.disk().create(layout::upload(id), writes).await;
         let file = file.map_err(EngineError::disk("making a file for an upload"))?;
-        Ok(Self::new(core, file, id, writes, 0))
+        Ok(Self::new(core, file, in_use, id, writes, 0))
     }
 
     /// The file of a session that has `size` bytes and gets `expected` more.
@@ -55,20 +59,28 @@ impl FileSink {
         size: u64,
         expected: Option<u64>,
     ) -> Result<Self, EngineError> {
+        let in_use = core.files_in_use().enter(id);
         let writes = Self::writes(core.disk(), expected);
         let file = core.disk().open_to_write(layout::upload(id), writes).await;
         let file = file.map_err(EngineError::disk("opening the file of an upload session"))?;
-        Ok(Self::new(core, file, id, writes, size))
+        Ok(Self::new(core, file, in_use, id, writes, size))
     }
 
-    fn new(core: &Core, file: Rc<dyn DiskFile>, id: FileId, writes: Writes, size: u64) -> Self {
+    fn new(
+        core: &Core,
+        file: Rc<dyn DiskFile>,
+        in_use: Arc<InUse>,
+        id: FileId,
+        writes: Writes,
+        size: u64,
+    ) -> Self {
         let alignment = match writes {
             Writes::Direct => core.disk().alignment().unwrap_or(1) as u64,
             Writes::Buffered => 1,
         };
         let disk = core.disk().clone();
         let (keep_free, in_flight) = (core.reserve_bytes(), VecDeque::new());
-        Self { disk, file, id, alignment, size, reserved: size, keep_free, in_flight }
+        Self { disk, file, id, in_use, alignment, size, reserved: size, keep_free, in_flight }
     }
 
     fn writes(disk: &Rc<dyn Disk>, expected: Option<u64>) -> Writes {
@@ -78,6 +90,11 @@ impl FileSink {
 
     pub(super) fn id(&self) -> FileId {
         self.id
+    }
+
+    /// Says that the file is in use, for as long as that lives.
+    pub(super) fn in_use(&self) -> Arc<InUse> {
+        self.in_use.clone()
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -32,6 +32,8 @@ pub struct Busy(Arc<BusyState>);
 #[derive(Debug)]
 struct BusyState {
     size: AtomicU64,
+    /// When the session was started, in milliseconds; 0 until that is known.
+    started_at: AtomicU64,
     released: Notify,
 }
 
@@ -48,7 +50,12 @@ impl Busy {
     }
 
     fn new() -> Self {
-        Self(Arc::new(BusyState { size: AtomicU64::new(0), released: Notify::new() }))
+        let (size, started_at) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(BusyState { size, started_at, released: Notify::new() }))
+    }
+
+    fn set_started_at(&self, started_at: Timestamp) {
+        self.0.started_at.store(started_at.0, Ordering::Relaxed);
     }
 
     pub(super) fn set_size(&self, size: u64) {
@@ -62,13 +69,6 @@ pub(crate) struct Taken {
     /// Whether the metadata knows the session.
     pub(crate) is_saved: bool,
     pub(crate) busy: Busy,
-}
-
-impl Taken {
-    /// A session that was just made, for the request that made it.
-    pub(crate) fn fresh(record: UploadRecord) -> Self {
-        Self { record, is_saved: false, busy: Busy::new() }
-    }
 }
 
 /// The sessions that are not, or not only, in the metadata. Shared by the threads, and locked for look-ups only.
@@ -95,6 +95,14 @@ impl Sessions {
         self.map().insert(id, Session::Fresh(record));
     }
 
+    /// Adds a session of one request, which nobody else can take.
+    pub(crate) fn add_taken(&self, id: UploadId, record: UploadRecord) -> Taken {
+        let busy = Busy::new();
+        busy.set_started_at(record.started_at);
+        self.map().insert(id, Session::Busy(record.repository.clone(), busy.clone()));
+        Taken { record, is_saved: false, busy }
+    }
+
     /// Takes the session for the calling request alone; `release` or `remove` ends that.
     pub(crate) fn take(
         &self,
@@ -109,6 +117,7 @@ impl Sessions {
                     Session::Busy(owner, busy) if owner == repository => Err(ResumeError::Busy(busy.clone())),
                     Session::Fresh(record) if record.repository == *repository => {
                         let record = record.clone();
+                        busy.set_started_at(record.started_at);
                         entry.insert(Session::Busy(repository.clone(), busy.clone()));
                         Ok(Taken { record, is_saved: false, busy })
                     }
@@ -122,6 +131,7 @@ impl Sessions {
         match record {
             Ok(Some(record)) if record.repository == *repository => {
                 busy.set_size(record.size);
+                busy.set_started_at(record.started_at);
                 Ok(Taken { record, is_saved: true, busy })
             }
             other => {
@@ -155,6 +165,31 @@ impl Sessions {
         record.filter(|record| record.repository == *repository).ok_or(ResumeError::Unknown)
     }
 
+    /// Gives back a session that was taken and is as it was.
+    pub(crate) fn give_back(&self, id: UploadId, taken: Taken) {
+        if taken.is_saved {
+            self.remove(id);
+        } else {
+            self.release_fresh(id, taken.record);
+        }
+    }
+
+    /// The repositories of these sessions, each with when the oldest of its sessions was started.
+    pub(crate) fn pushes(&self) -> HashMap<RepositoryName, Timestamp> {
+        let mut pushes = HashMap::new();
+        for session in self.map().values() {
+            let (repository, started_at) = match session {
+                Session::Fresh(record) => (&record.repository, record.started_at),
+                Session::Busy(repository, busy) => {
+                    (repository, Timestamp(busy.0.started_at.load(Ordering::Relaxed)))
+                }
+            };
+            let since = pushes.entry(repository.clone()).or_insert(started_at);
+            *since = started_at.min(*since);
+        }
+        pushes
+    }
+
     /// Gives back a session that still nothing was written to.
     pub(crate) fn release_fresh(&self, id: UploadId, record: UploadRecord) {
         let before = self.map().insert(id, Session::Fresh(record));
@@ -175,6 +210,16 @@ impl Sessions {
             _ => None,
         });
         fresh.collect()
+    }
+
+    /// The sessions that are here, be they in the metadata as well or not, and their repositories.
+    pub(crate) fn repositories(&self) -> Vec<(UploadId, RepositoryName)> {
+        let map = self.map();
+        let repositories = map.iter().map(|(id, session)| match session {
+            Session::Fresh(record) => (*id, record.repository.clone()),
+            Session::Busy(repository, _) => (*id, repository.clone()),
+        });
+        repositories.collect()
     }
 
     /// Whether nobody has taken the session yet.

@@ -1,15 +1,18 @@
 //! One request's hold on an upload session.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::file_sink::FileSink;
+use super::in_use::InUse;
 use super::sessions::{Busy, Taken};
 use crate::buffer::{Buffer, SIZE_MAX, SIZES};
 use crate::engine_core::Core;
 use crate::error::EngineError;
 use crate::layout;
 use crate::metadata::{
-    BlobCommit, INLINE_SIZE_MAX, NewContent, Timestamp, UploadContent, UploadId, UploadRecord,
+    BlobCommit, INLINE_SIZE_MAX, NewContent, Timestamp, Transaction, UploadContent, UploadId, UploadRecord,
 };
 use crate::oci::{Algorithm, ContentHasher, Digest, HashState, RepositoryName};
 
@@ -259,10 +262,22 @@ impl UploadWriter {
         };
         let id = self.id;
         let saved = record.clone();
-        self.core.metadata().write(move |transaction| transaction.save_upload(id, &saved)).await?;
+        let in_use = self.in_use();
+        let save =
+            move |transaction: &mut Transaction<'_>| Ok((transaction.save_upload(id, &saved)?, in_use));
+        self.core.metadata().write(save).await?;
         self.found = record;
         self.is_saved = true;
         Ok(())
+    }
+
+    /// Says that the session's file is in use. Goes with what is written to the metadata, and so lives until that is
+    /// committed, also where nobody waits for it any more.
+    fn in_use(&self) -> Option<Arc<InUse>> {
+        match &self.sink {
+            Sink::File(file) => Some(file.in_use()),
+            Sink::Memory(_) | Sink::Closed(_) => None,
+        }
     }
 
     /// Ends the request's hold; the session, with all that was received, can be taken up by another request,
@@ -367,13 +382,14 @@ impl UploadWriter {
             }
         };
         let (repository, size, id) = (self.found.repository.clone(), self.size, self.id);
-        let now = self.core.now();
+        let (now, in_use) = (self.core.now(), self.in_use());
         // Where this fails, it may have become durable all the same (`MetadataError`), so the name stays.
-        let commit = self
+        let (commit, _in_use) = self
             .core
             .metadata()
             .write(move |transaction| {
-                transaction.commit_blob(&repository, &digest, size, content, Some(id), now)
+                let commit = transaction.commit_blob(&repository, &digest, size, content, Some(id), now)?;
+                Ok((commit, in_use))
             })
             .await
             .map_err(EngineError::from)?;
@@ -459,7 +475,8 @@ impl Drop for UploadWriter {
             _ => true,
         };
         if self.is_one_shot {
-            // Its file, if there is one, is removed at the next start.
+            // Its file, if there is one, is removed by collection, or at the next start.
+            self.core.sessions().remove(self.id);
         } else if !is_idle {
             tracing::warn!(upload = %self.id, "an upload was dropped while it was written; it can be resumed after a restart");
         } else if self.is_saved {

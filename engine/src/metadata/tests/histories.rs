@@ -1,5 +1,7 @@
 //! Random histories, in the store and in the model.
 
+use std::ops::ControlFlow;
+
 use proptest::prelude::*;
 
 use super::model::{self, Operation, State};
@@ -26,6 +28,15 @@ proptest! {
             prop_assert_eq!(answer, model.run(operation, now), "{:?}", operation);
             let snapshot = metadata.snapshot().expect("a snapshot");
             prop_assert_eq!(&model::read(&snapshot).expect("readable"), &model, "{:?}", operation);
+            let mut faults = Vec::new();
+            let mut found = |finding: Finding| {
+                // Contents of the model are not what their digests say.
+                if finding.kind.is_fault() && finding.kind != FindingKind::InlineContent {
+                    faults.push(finding);
+                }
+            };
+            snapshot.check(&mut found, &|_| ControlFlow::Continue(())).expect("readable");
+            prop_assert!(faults.is_empty(), "{faults:?} after {operation:?}");
             if model != model_before {
                 prop_assert!(metadata.sequence() > before);
             }

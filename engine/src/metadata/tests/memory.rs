@@ -12,7 +12,7 @@ const BLOCK: usize = 4096;
 
 /// What a storage can be asked to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::metadata) enum Call {
+pub(crate) enum Call {
     Open,
     Write,
     Sync,
@@ -21,7 +21,7 @@ pub(in crate::metadata) enum Call {
 
 /// A storage in memory that can be made to fail, and to lose its power.
 #[derive(Clone, Debug, Default)]
-pub(in crate::metadata) struct MemoryStorage(Arc<Mutex<Disk>>);
+pub(crate) struct MemoryStorage(Arc<Mutex<Disk>>);
 
 #[derive(Debug)]
 struct MemoryFile {
@@ -100,67 +100,71 @@ impl Contents {
     }
 }
 
+/// Cuts the bytes, or adds zeros: without going over each of them, which takes most of a test's time.
+fn resize(bytes: &mut Vec<u8>, length: usize) {
+    if length <= bytes.len() {
+        return bytes.truncate(length);
+    }
+    let mut longer = vec![0; length];
+    longer[..bytes.len()].copy_from_slice(bytes);
+    *bytes = longer;
+}
+
 impl MemoryStorage {
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().expect("no panic while it is held")
     }
 
     /// Makes the call of this kind fail, once, that comes after `calls` others of the kind.
-    pub(in crate::metadata) fn fail_once(&self, call: Call, calls: u64, error: io::ErrorKind) {
+    pub(crate) fn fail_once(&self, call: Call, calls: u64, error: io::ErrorKind) {
         self.disk().faults.push(Fault { call, part: None, left: calls, error });
     }
 
     /// The same, for one of the files.
-    pub(in crate::metadata) fn fail_once_in(
-        &self,
-        part: StoragePart,
-        call: Call,
-        calls: u64,
-        error: io::ErrorKind,
-    ) {
+    pub(crate) fn fail_once_in(&self, part: StoragePart, call: Call, calls: u64, error: io::ErrorKind) {
         self.disk().faults.push(Fault { call, part: Some(part), left: calls, error });
     }
 
     /// Whether a fault that was asked for has not come yet.
-    pub(in crate::metadata) fn fault_is_pending(&self) -> bool {
+    pub(crate) fn fault_is_pending(&self) -> bool {
         !self.disk().faults.is_empty()
     }
 
-    pub(in crate::metadata) fn forget_faults(&self) {
+    pub(crate) fn forget_faults(&self) {
         self.disk().faults.clear();
     }
 
     /// Makes every change fail after so many of them.
-    pub(in crate::metadata) fn cut_power_after(&self, changes: u64) {
+    pub(crate) fn cut_power_after(&self, changes: u64) {
         self.disk().power = Some(changes);
     }
 
     /// Another storage with what a power loss may leave of this one: all that was flushed, and of the rest what
     /// `keep` says, sector by sector.
-    pub(in crate::metadata) fn after_power_loss(&self, mut keep: impl FnMut() -> bool) -> Self {
+    pub(crate) fn after_power_loss(&self, mut keep: impl FnMut() -> bool) -> Self {
         let disk = self.disk();
         let (tables, log) = (disk.tables.after_power_loss(&mut keep), disk.log.after_power_loss(&mut keep));
         Self(Arc::new(Mutex::new(Disk { tables, log, ..Disk::default() })))
     }
 
     /// Another storage with all that was written to this one: what is there after a process was killed.
-    pub(in crate::metadata) fn after_kill(&self) -> Self {
+    pub(crate) fn after_kill(&self) -> Self {
         self.after_power_loss(|| true)
     }
 
     /// Leaves room for so many blocks, or for any number.
-    pub(in crate::metadata) fn leave(&self, blocks: Option<usize>) {
+    pub(crate) fn leave(&self, blocks: Option<usize>) {
         let mut disk = self.disk();
         disk.blocks_max = blocks.map(|blocks| disk.blocks() + blocks);
     }
 
     /// How often the tables were opened.
-    pub(in crate::metadata) fn opened(&self) -> u64 {
+    pub(crate) fn opened(&self) -> u64 {
         self.disk().opened
     }
 
     /// Overwrites all that is there.
-    pub(in crate::metadata) fn overwrite(&self, part: StoragePart, byte: u8) {
+    pub(crate) fn overwrite(&self, part: StoragePart, byte: u8) {
         let mut disk = self.disk();
         let contents = disk.contents(part);
         contents.bytes.fill(byte);
@@ -168,7 +172,7 @@ impl MemoryStorage {
     }
 
     /// Removes a file.
-    pub(in crate::metadata) fn remove(&self, part: StoragePart) {
+    pub(crate) fn remove(&self, part: StoragePart) {
         *self.disk().contents(part) = Contents::default();
     }
 
@@ -232,8 +236,8 @@ impl StorageFile for MemoryFile {
         let length = length as usize;
         let mut disk = self.storage.call(self.part, Call::SetLen)?;
         let contents = disk.contents(self.part);
-        contents.bytes.resize(length, 0);
-        contents.durable.resize(length, 0);
+        resize(&mut contents.bytes, length);
+        resize(&mut contents.durable, length);
         contents.blocks.split_off(&length.div_ceil(BLOCK));
         Ok(())
     }

@@ -3,8 +3,9 @@
 mod crashes;
 mod faults;
 mod histories;
-pub(in crate::metadata) mod memory;
+pub(crate) mod memory;
 mod model;
+mod namespaces;
 mod operations;
 
 use std::sync::Arc;

@@ -24,7 +24,9 @@ pub(super) enum Operation {
     DeleteTag { repository: usize, tag: usize, condition: u8 },
     DeleteManifest { repository: usize, manifest: u32 },
     RemoveContent { content: u32 },
+    Condemn { content: u32 },
     RemoveRepository { repository: usize },
+    Purge { repository: usize },
     SaveUpload { upload: u8, bytes: u8 },
     RemoveUpload { upload: u8 },
     Reopen,
@@ -48,7 +50,9 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(repository, tag, condition)| DeleteTag { repository, tag, condition }),
         2 => (repository.clone(), manifest).prop_map(|(repository, manifest)| DeleteManifest { repository, manifest }),
         2 => (0..BLOBS + MANIFESTS).prop_map(|content| RemoveContent { content }),
-        1 => repository.prop_map(|repository| RemoveRepository { repository }),
+        1 => (0..BLOBS + MANIFESTS).prop_map(|content| Condemn { content }),
+        1 => repository.clone().prop_map(|repository| RemoveRepository { repository }),
+        1 => repository.prop_map(|repository| Purge { repository }),
         2 => (0..3u8, any::<u8>()).prop_map(|(upload, bytes)| SaveUpload { upload, bytes }),
         1 => (0..3u8).prop_map(|upload| RemoveUpload { upload }),
         1 => Just(Reopen),
@@ -126,9 +130,10 @@ fn new_content(digest: &Digest, file: Option<u8>) -> NewContent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     stored: BTreeMap<Digest, Stored>,
+    damaged: BTreeMap<Digest, DamageRecord>,
     repositories: BTreeMap<String, Repository>,
     uploads: BTreeMap<UploadId, UploadRecord>,
-    /// With 0 for the sequence number, which the model does not know.
+    /// With 0 for the sequence numbers, which the model does not know.
     changes: Vec<TagChange>,
     statistics: Statistics,
 }
@@ -156,6 +161,12 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
         let bytes = snapshot.content(&digest)?.map(|bytes| bytes.to_vec());
         state.stored.insert(digest, (record, bytes));
     }
+    for row in snapshot.damaged(None)? {
+        let (digest, record) = row?;
+        assert_eq!(snapshot.damage(&digest)?, Some(record));
+        assert!(!snapshot.is_whole(&digest)?);
+        state.damaged.insert(digest, record);
+    }
     for row in snapshot.repositories("", None)? {
         let RepositoryRecord { id, name } = row?;
         assert_eq!(snapshot.repository(&name)?, Some(id));
@@ -179,7 +190,9 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
             repository.tags.insert(tag.to_string(), (record.digest, record.created_at, record.updated_at));
         }
         for digest in &digests {
-            assert_eq!(snapshot.blob(id, digest)?.is_some(), repository.links.contains_key(digest));
+            let is_there = repository.links.contains_key(digest) && state.stored.contains_key(digest);
+            assert_eq!(snapshot.blob(id, digest)?.is_some(), is_there);
+            assert_eq!(snapshot.link(id, digest)?.is_some(), repository.links.contains_key(digest));
             let parents = snapshot.parents(id, digest)?.collect::<Result<BTreeSet<_>, _>>()?;
             if !parents.is_empty() {
                 repository.parents.insert(*digest, parents);
@@ -221,10 +234,23 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
         state.uploads.insert(id, record);
     }
     let mut sequence = 0;
+    let mut created = BTreeMap::new();
     for change in snapshot.tag_changes_since(0, usize::MAX).expect("none is trimmed") {
         assert!(change.sequence > sequence && change.sequence <= snapshot.sequence());
         sequence = change.sequence;
-        state.changes.push(TagChange { sequence: 0, ..change });
+        let key = (change.repository.to_string(), change.tag.to_string());
+        if change.previous.is_none() {
+            created.insert(key.clone(), change.sequence);
+        }
+        assert_eq!(created.get(&key), Some(&change.created), "{key:?}");
+        state.changes.push(TagChange { sequence: 0, created: 0, ..change });
+    }
+    for name in state.repositories.keys() {
+        let id = snapshot.repository(&name.parse().expect("a name"))?.expect("a listed repository");
+        for row in snapshot.tags(id, None)? {
+            let (tag, record) = row?;
+            assert_eq!(created.get(&(name.clone(), tag.to_string())), Some(&record.created), "{name}:{tag}");
+        }
     }
     Ok(state)
 }
@@ -291,8 +317,23 @@ pub(super) fn run(
                 let removed = transaction.remove_unused_content(&any_digest(*content))?;
                 Answer::Content(removed.map(|record| record.location))
             }
+            Operation::Condemn { content } => {
+                let digest = any_digest(*content);
+                Answer::Was(match transaction.stored_blob(&digest)? {
+                    Some(stored) => transaction.condemn(&digest, &stored, Damage::Content, now)?,
+                    None => false,
+                })
+            }
             Operation::RemoveRepository { repository: at } => {
                 Answer::Was(transaction.remove_repository_if_empty(&repository(at))?)
+            }
+            Operation::Purge { repository: at } => {
+                let mut steps = 0;
+                while !transaction.purge_repository(&repository(at), 2, now)?.is_gone {
+                    steps += 1;
+                    assert!(steps < 100, "each step removes something");
+                }
+                Answer::Done
             }
             Operation::SaveUpload { upload, bytes } => {
                 transaction.save_upload(upload_id(*upload), &upload_record(*upload, *bytes, now))?;
@@ -338,8 +379,11 @@ impl State {
             }
             Operation::Mount { repository, blob, from } => {
                 let digest = digest(*blob);
-                let linked =
-                    self.repositories.get(REPOSITORIES[*from]).is_some_and(|r| r.links.contains_key(&digest));
+                let linked = self.stored.contains_key(&digest)
+                    && self
+                        .repositories
+                        .get(REPOSITORIES[*from])
+                        .is_some_and(|r| r.links.contains_key(&digest));
                 if linked {
                     self.repository(*repository, now).links.insert(digest, now);
                 }
@@ -389,8 +433,20 @@ impl State {
                     .repositories
                     .values()
                     .any(|r| r.links.contains_key(&digest) || r.manifests.contains_key(&digest));
+                if !used {
+                    self.damaged.remove(&digest);
+                }
                 let removed = if used { None } else { self.stored.remove(&digest) };
                 Answer::Content(removed.map(|(record, _)| record.location))
+            }
+            Operation::Condemn { content } => {
+                let digest = any_digest(*content);
+                let stored = self.stored.remove(&digest);
+                if let Some((content, _)) = stored {
+                    let damage = Damage::Content;
+                    self.damaged.insert(digest, DamageRecord { content, damage, found_at: now });
+                }
+                Answer::Was(self.damaged.get(&digest).is_some_and(|record| record.found_at == now))
             }
             Operation::RemoveRepository { repository } => {
                 let at = REPOSITORIES[*repository];
@@ -399,6 +455,16 @@ impl State {
                 Answer::Was(
                     self.repositories.get(at).is_some_and(empty) && self.repositories.remove(at).is_some(),
                 )
+            }
+            Operation::Purge { repository } => {
+                let at = REPOSITORIES[*repository];
+                let tags =
+                    self.repositories.get(at).map(|held| held.tags.keys().cloned().collect::<Vec<_>>());
+                for tag in tags.iter().flatten() {
+                    self.set_tag(*repository, tag, None, now);
+                }
+                self.repositories.remove(at);
+                Answer::Done
             }
             Operation::SaveUpload { upload, bytes } => {
                 self.uploads.insert(upload_id(*upload), upload_record(*upload, *bytes, now));
@@ -426,6 +492,7 @@ impl State {
             NewContent::Inline(bytes) => (BlobLocation::Inline, Some(bytes.to_vec())),
             NewContent::File(file) => (BlobLocation::File(file), None),
         };
+        self.damaged.remove(&digest);
         self.stored.insert(digest, (BlobRecord { size, location, stored_at: now }, bytes));
         BlobCommit::Stored
     }
@@ -443,13 +510,22 @@ impl State {
         let held = self.repositories.get(REPOSITORIES[at]).unwrap_or(&none);
         let current = match tags.first() {
             Some(tag) => held.tags.get(*tag).map(|tag| tag.0),
-            None => held.manifests.contains_key(&digest).then_some(digest),
+            None => {
+                let is_there = held.manifests.contains_key(&digest) && self.stored.contains_key(&digest);
+                is_there.then_some(digest)
+            }
         };
         holds(&condition(when), current)?;
-        let blobs: Vec<Digest> =
-            manifest.blobs.iter().filter(|b| !held.links.contains_key(b)).copied().collect();
-        let is_there = |c: &&Digest| !held.links.contains_key(c) && !held.manifests.contains_key(c);
-        let children: Vec<Digest> = manifest.children.iter().filter(is_there).copied().collect();
+        let blobs: Vec<Digest> = manifest
+            .blobs
+            .iter()
+            .filter(|b| !(held.links.contains_key(b) && self.stored.contains_key(b)))
+            .copied()
+            .collect();
+        let is_missing = |c: &&Digest| {
+            !self.stored.contains_key(c) || !held.links.contains_key(c) && !held.manifests.contains_key(c)
+        };
+        let children: Vec<Digest> = manifest.children.iter().filter(is_missing).copied().collect();
         if !blobs.is_empty() || !children.is_empty() {
             return Err(ManifestRefusal::Missing { blobs, children });
         }
@@ -465,12 +541,10 @@ impl State {
 
     fn set_tag(&mut self, at: usize, text: &str, digest: Option<Digest>, now: Timestamp) -> bool {
         let held = self.repository(at, now);
+        let created_at = held.tags.get(text).map_or(now, |tag| tag.1);
         let previous = match digest {
             None => held.tags.remove(text),
-            Some(digest) => {
-                let created = held.tags.get(text).map_or(now, |tag| tag.1);
-                held.tags.insert(text.to_owned(), (digest, created, now))
-            }
+            Some(digest) => held.tags.insert(text.to_owned(), (digest, created_at, now)),
         };
         let previous = previous.map(|tag| tag.0);
         held.tags_of = BTreeMap::new();
@@ -479,7 +553,10 @@ impl State {
         }
         if previous != digest {
             let (repository, tag) = (name(REPOSITORIES[at]), tag(text));
-            self.changes.push(TagChange { sequence: 0, repository, tag, digest, previous, at: now });
+            let (sequence, created) = (0, 0);
+            let change =
+                TagChange { sequence, repository, tag, digest, previous, at: now, created, created_at };
+            self.changes.push(change);
         }
         previous != digest
     }
@@ -494,6 +571,7 @@ impl State {
             blobs: self.stored.len() as u64,
             bytes: self.stored.values().map(|(record, _)| record.size).sum(),
             uploads: self.uploads.len() as u64,
+            damaged: self.damaged.len() as u64,
         };
     }
 }

@@ -57,7 +57,7 @@ impl Transaction<'_> {
         now: Timestamp,
     ) -> Result<bool, MetadataError> {
         let Some(from) = self.repository(from)? else { return Ok(false) };
-        if !self.is_linked(from, digest)? {
+        if !self.has_blob(from, digest)? {
             return Ok(false);
         }
         let repository = self.ensure_repository(repository, now)?;
@@ -87,12 +87,23 @@ impl Transaction<'_> {
     /// Forgets content that no repository has any more, neither as a blob nor as a manifest; `None` where it is in
     /// use or not stored. Its file is the caller's to delete, once this is committed.
     pub fn remove_unused_content(&mut self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
-        let Some(record) = self.stored_blob(digest)? else { return Ok(None) };
-        for kind in [OfDigest::LinkedIn, OfDigest::ManifestIn] {
-            if scan_prefix(&*self.tables.digests, &keys::of_digest(digest, kind))?.next().is_some() {
-                return Ok(None);
-            }
+        let Some(record) = self.stored_blob(digest)? else {
+            self.forget_unused_damage(digest)?;
+            return Ok(None);
+        };
+        if self.is_used(digest)? {
+            return Ok(None);
         }
+        self.forget_content(digest, &record)?;
+        Ok(Some(record))
+    }
+
+    /// Forgets content that is stored.
+    pub(super) fn forget_content(
+        &mut self,
+        digest: &Digest,
+        record: &BlobRecord,
+    ) -> Result<(), MetadataError> {
         self.change();
         self.tables.digests.remove(keys::of_digest(digest, OfDigest::Blob).as_slice())?;
         if record.location == BlobLocation::Inline {
@@ -100,7 +111,7 @@ impl Transaction<'_> {
         }
         self.state.statistics.blobs -= 1;
         self.state.statistics.bytes -= record.size;
-        Ok(Some(record))
+        Ok(())
     }
 
     /// Says that the file of some content is `new`, where it was `old` until now; whether it was.
@@ -118,6 +129,21 @@ impl Transaction<'_> {
     /// Content by its digest, blob or manifest, whatever repository may see it.
     pub fn stored_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, MetadataError> {
         owned_row(&*self.tables.digests, &keys::of_digest(digest, OfDigest::Blob))
+    }
+
+    /// Whether a repository has the digest, as a blob or as a manifest.
+    pub(super) fn is_used(&self, digest: &Digest) -> Result<bool, MetadataError> {
+        for kind in [OfDigest::LinkedIn, OfDigest::ManifestIn] {
+            if scan_prefix(&*self.tables.digests, &keys::of_digest(digest, kind))?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a blob is linked in a repository and its content can be had.
+    pub(super) fn has_blob(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
+        Ok(self.is_linked(repository, digest)? && self.is_whole(digest)?)
     }
 
     pub(super) fn is_linked(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
@@ -145,6 +171,7 @@ impl Transaction<'_> {
         if let NewContent::Inline(bytes) = content {
             self.tables.contents.insert(digest.as_key(), &bytes)?;
         }
+        self.heal(digest)?;
         self.state.statistics.blobs += 1;
         self.state.statistics.bytes += size;
         Ok(BlobCommit::Stored)

@@ -52,14 +52,14 @@ impl Transaction<'_> {
         let current = match (id, tags.first()) {
             (None, _) => None,
             (Some(id), Some(tag)) => self.tag(id, tag)?.map(|record| record.digest),
-            (Some(id), None) => self.has_manifest(id, &digest)?.then_some(digest),
+            (Some(id), None) => self.has_whole_manifest(id, &digest)?.then_some(digest),
         };
         if let Err(refusal) = condition.check(current) {
             return Ok(Err(refusal.into()));
         }
-        let blobs = self.missing(id, &manifest.blobs, Self::is_linked)?;
+        let blobs = self.missing(id, &manifest.blobs, Self::has_blob)?;
         let children = self.missing(id, &manifest.children, |this, id, child| {
-            Ok(this.has_manifest(id, child)? || this.is_linked(id, child)?)
+            Ok(this.has_whole_manifest(id, child)? || this.has_blob(id, child)?)
         })?;
         if !(blobs.is_empty() && children.is_empty()) {
             return Ok(Err(ManifestRefusal::Missing { blobs, children }));
@@ -90,10 +90,27 @@ impl Transaction<'_> {
         let Some(record) = owned_row::<ManifestRecord>(&*self.tables.repositories, &key)? else {
             return Ok(None);
         };
-        let edges = self.edges(id, digest)?;
         let tags = self.tags_of(id, digest)?;
 
+        self.drop_manifest(id, digest, &record)?;
+        for tag in &tags {
+            if let Some(record) = self.tag(id, tag)? {
+                self.drop_tag(id, repository, tag, &record, now)?;
+            }
+        }
+        Ok(Some(tags))
+    }
+
+    /// Deletes the rows of a manifest, but not its tags.
+    pub(super) fn drop_manifest(
+        &mut self,
+        id: RepositoryId,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<(), MetadataError> {
+        let edges = self.edges(id, digest)?;
         self.change();
+        let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
         self.tables.repositories.remove(key.as_slice())?;
         let manifest_in = keys::of_digest_in(digest, OfDigest::ManifestIn, id);
         self.tables.digests.remove(manifest_in.as_slice())?;
@@ -102,10 +119,7 @@ impl Transaction<'_> {
         if let Some(subject) = &record.subject {
             self.tables.repositories.remove(keys::referrer(id, subject, digest).as_slice())?;
         }
-        for tag in &tags {
-            self.drop_tag(id, repository, tag, digest, now)?;
-        }
-        Ok(Some(tags))
+        Ok(())
     }
 
     /// Whether a manifest is in a repository.
@@ -114,6 +128,11 @@ impl Transaction<'_> {
             &*self.tables.repositories,
             &keys::of_repository_digest(repository, OfRepository::Manifest, digest),
         )
+    }
+
+    /// Whether a manifest is in a repository and its content can be had.
+    fn has_whole_manifest(&self, repository: RepositoryId, digest: &Digest) -> Result<bool, MetadataError> {
+        Ok(self.has_manifest(repository, digest)? && self.is_whole(digest)?)
     }
 
     /// Those of `digests` that are not in the repository by what `is_there` says.
@@ -133,7 +152,11 @@ impl Transaction<'_> {
         Ok(missing)
     }
 
-    fn edges(&self, repository: RepositoryId, manifest: &Digest) -> Result<EdgesRow, MetadataError> {
+    pub(super) fn edges(
+        &self,
+        repository: RepositoryId,
+        manifest: &Digest,
+    ) -> Result<EdgesRow, MetadataError> {
         let key = keys::of_repository_digest(repository, OfRepository::Edges, manifest);
         Ok(owned_row(&*self.tables.repositories, &key)?.unwrap_or_default())
     }
@@ -150,7 +173,7 @@ impl Transaction<'_> {
     }
 
     /// Writes the rows of a manifest in place of those it may have from before.
-    fn write_manifest(
+    pub(super) fn write_manifest(
         &mut self,
         id: RepositoryId,
         digest: &Digest,
@@ -169,7 +192,7 @@ impl Transaction<'_> {
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
         let before = owned_row::<ManifestRecord>(&*self.tables.repositories, &key)?;
         let edges_before = self.edges(id, digest)?;
-        let edges = edges(manifest);
+        let edges = edges_of(manifest);
 
         self.change();
         self.tables.repositories.insert(key.as_slice(), record.encode()?.as_slice())?;
@@ -201,7 +224,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn insert_edges(
+    pub(super) fn insert_edges(
         &mut self,
         id: RepositoryId,
         digest: &Digest,
@@ -216,7 +239,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn remove_edges(
+    pub(super) fn remove_edges(
         &mut self,
         id: RepositoryId,
         digest: &Digest,
@@ -232,7 +255,7 @@ impl Transaction<'_> {
 }
 
 /// All that a manifest refers to.
-fn edges(manifest: &Manifest) -> EdgesRow {
+pub(in super::super) fn edges_of(manifest: &Manifest) -> EdgesRow {
     let of_kind = |kind, digests: &[Digest]| digests.iter().map(|digest| (kind, *digest)).collect::<Vec<_>>();
     let mut edges = of_kind(EdgeKind::Blob, &manifest.blobs);
     edges.extend(of_kind(EdgeKind::ForeignBlob, &manifest.foreign_blobs));

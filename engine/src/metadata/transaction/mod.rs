@@ -1,8 +1,14 @@
 //! What a write transaction can do. Each operation checks first and writes after.
 
 mod blobs;
+mod collection;
+mod damage;
+mod hold;
 mod manifests;
+mod purge;
+mod repair;
 mod repositories;
+mod restore;
 mod tags;
 mod uploads;
 
@@ -14,7 +20,10 @@ use super::tables::WriteTables;
 use super::{MetadataError, keys};
 
 pub use blobs::{BlobCommit, NewContent};
+pub(crate) use collection::{Collected, NOWHERE};
+pub(super) use manifests::edges_of;
 pub use manifests::{ManifestCommit, PutManifest};
+pub use purge::PurgeStep;
 pub use tags::TagCondition;
 
 /// The store within a write transaction: what it reads is the last committed state and what requests of the same

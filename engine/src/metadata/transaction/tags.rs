@@ -56,22 +56,22 @@ impl Transaction<'_> {
             return Ok(Err(refusal));
         }
         let (Some(id), Some(record)) = (id, record) else { return Ok(Ok(None)) };
-        self.drop_tag(id, repository, tag, &record.digest, now)?;
+        self.drop_tag(id, repository, tag, &record, now)?;
         Ok(Ok(Some(record.digest)))
     }
 
-    /// Deletes a tag that points at `digest`.
+    /// Deletes a tag, which is as `record` says.
     pub(super) fn drop_tag(
         &mut self,
         id: RepositoryId,
         repository: &RepositoryName,
         tag: &Tag,
-        digest: &Digest,
+        record: &TagRecord,
         now: Timestamp,
     ) -> Result<(), MetadataError> {
         let sequence = self.change();
         self.tables.repositories.remove(keys::tag(id, tag).as_slice())?;
-        self.tables.repositories.remove(keys::tag_of(id, digest, tag).as_slice())?;
+        self.tables.repositories.remove(keys::tag_of(id, &record.digest, tag).as_slice())?;
         self.state.statistics.tags -= 1;
         self.record_tag_change(
             sequence,
@@ -79,8 +79,9 @@ impl Transaction<'_> {
                 repository: repository.as_str(),
                 tag: tag.as_str(),
                 digest: None,
-                previous: Some(*digest),
+                previous: Some(record.digest),
                 at: now,
+                created: Some((record.created, record.created_at)),
             },
         )
     }
@@ -99,10 +100,10 @@ impl Transaction<'_> {
         let record = match before {
             // Pushed again: newer for whoever keeps the newest tags, and no change for whoever watches them.
             Some(before) if before.digest == *digest => TagRecord { updated_at: now, ..before },
-            Some(before) => {
-                TagRecord { digest: *digest, created_at: before.created_at, updated_at: now, sequence }
+            Some(before) => TagRecord { digest: *digest, updated_at: now, sequence, ..before },
+            None => {
+                TagRecord { digest: *digest, created_at: now, updated_at: now, sequence, created: sequence }
             }
-            None => TagRecord { digest: *digest, created_at: now, updated_at: now, sequence },
         };
         self.tables.repositories.insert(keys::tag(id, tag).as_slice(), record.encode()?.as_slice())?;
         let previous = before.map(|before| before.digest);
@@ -124,6 +125,7 @@ impl Transaction<'_> {
                 digest: Some(*digest),
                 previous,
                 at: now,
+                created: Some((record.created, record.created_at)),
             },
         )?;
         Ok(true)
