@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit,
         Err(error) => {
             eprintln!("payload-registry: {error}");
             ExitCode::FAILURE
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::Serve(flags) => {
             let settings = load(&flags)?.settings;
@@ -34,8 +34,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::HashPassword { cost } => {
             cli::hash_password(&mut io::stdin().lock(), &mut io::stdout().lock(), cost)?
         }
+        Command::Administer(command) => return Ok(command.run()),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn load(flags: &Flags) -> Result<Loaded, settings::SettingsError> {

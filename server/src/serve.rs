@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,15 +15,17 @@ use std::thread;
 use std::time::Duration;
 
 use engine::runtime::{self, Instant, TcpListener};
-use engine::{Core, Engine, EngineOptions, Environment, OpenError};
+use engine::{Core, Engine, EngineError, EngineOptions, Environment, OpenError};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
-use crate::access::{AccessPolicy, Authenticator, TokenIssuer};
+use crate::access::{AccessPolicy, Authenticator, Authority};
+use crate::administration::Administration;
 use crate::http::{Connection, Limits, Watchdog};
 use crate::operations::Metrics;
+use crate::private::{Private, PrivateError};
 use crate::registry::{Internals, Registry, Rules, Shared};
 use crate::settings::{Settings, WriteMode};
 
@@ -49,7 +51,7 @@ const CUT_TIME: Duration = Duration::from_secs(3);
 const ADDRESS_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a thread waits before it accepts again, when there are no descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why serving did not begin, or not end well.
 #[derive(Debug, thiserror::Error)]
@@ -67,12 +69,18 @@ pub enum ServeError {
         /// What to do.
         hint: &'static str,
     },
+    /// The private interface.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// What was done before cannot be looked up.
+    #[error("cannot look up when garbage was collected last: {0}")]
+    Look(EngineError),
     /// A thread, a ring, a signal.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     /// The sessions could not be saved.
     #[error("upload sessions could not be saved at the end, and clients must begin them anew: {0}")]
-    Save(engine::EngineError),
+    Save(EngineError),
 }
 
 /// Serves until SIGTERM or SIGINT, then lets running transfers end within the limit that is set. `announce` is called
@@ -83,21 +91,29 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let threads = settings.worker_threads();
     let engine = Engine::open(engine_options(settings, threads), Environment::system())?;
+    let authority = Arc::new(Authority::new(settings.kubernetes.enabled)?);
+    let metrics = Metrics::default();
+    let (gc, scrub) = (settings.gc.clone(), settings.scrub.clone());
+    let administration =
+        Administration::new(engine.clone(), gc, scrub, metrics.upkeep()).map_err(ServeError::Look)?;
     let shared = Arc::new(Shared {
         rules: Rules {
             manifest_size_max: settings.limits.manifest_size.bytes(),
             allows_delete: settings.delete.enabled,
-            needs_namespace: settings.namespaces.required,
+            needs_namespace: settings.needs_namespace(),
         },
-        authenticator: Authenticator::new(Arc::new(settings.users.clone()))?,
-        tokens: TokenIssuer::new()?,
-        policy: AccessPolicy::new(&settings.users, settings.anonymous_access()),
-        metrics: Metrics::default(),
+        authenticator: Authenticator::new(Arc::new(settings.users.clone()), authority.clone())?,
+        policy: AccessPolicy::new(&settings.users, settings.anonymous_access(), authority.clone()),
+        authority,
+        administration,
+        metrics,
         internals: Internals::default(),
         connections: AtomicUsize::new(0),
         is_stopping: AtomicBool::new(false),
     });
     let (address, listeners) = listen(settings.listen, threads)?;
+    let private =
+        Private::start(&settings.private, &settings.root, engine.clone(), shared.clone(), limits(settings))?;
 
     let (stop, stopping) = watch::channel(());
     let (started, starting) = mpsc::channel();
@@ -133,18 +149,25 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
     let signal = signals.forever().next();
     tracing::info!(signal, limit = ?settings.shutdown.drain.get(), "stopping: no new connections; running transfers may end");
     shared.is_stopping.store(true, Ordering::Relaxed);
+    shared.administration.begin_stop();
     drop(stop);
     for handle in handles {
         if handle.join().is_err() {
             tracing::error!("a thread ended by a panic");
         }
     }
+    // Logins of the last requests may have needed it.
+    if let Some(private) = private {
+        private.stop();
+    }
+    shared.administration.wait_for_end();
     engine.save_uploads().map_err(ServeError::Save)?;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn engine_options(settings: &Settings, threads: usize) -> EngineOptions {
+/// What the settings are for the engine.
+pub(crate) fn engine_options(settings: &Settings, threads: usize) -> EngineOptions {
     EngineOptions {
         root: settings.root.clone(),
         direct_writes: settings.storage.writes != WriteMode::Buffered,
@@ -259,15 +282,18 @@ impl Worker {
             Ok(begun) => begun,
             Err(error) => return drop(started.send(Err(error))),
         };
+        if self.is_first
+            && let Err(error) = self.shared.administration.end_dead_window(&core).await
+        {
+            tracing::warn!(%error, "a collection that has died keeps the registry read-only until its time is over");
+        }
         let watchdog = Watchdog::default();
         runtime::spawn(watchdog.clone().watch());
-        runtime::spawn(look_after(core.clone(), self.is_first));
+        runtime::spawn(look_after(core.clone(), self.is_first.then(|| self.shared.clone())));
         // The receiver waits for every thread.
         let _ = started.send(Ok(()));
 
-        let first_id = Environment::system().entropy.random();
-        let first_id = u64::from_le_bytes(first_id[..8].try_into().unwrap_or_default());
-        let registry = Rc::new(Registry::new(core.clone(), self.shared.clone(), first_id));
+        let registry = Rc::new(Registry::new(core.clone(), self.shared.clone(), first_request_id()));
         let limits = Rc::new(self.limits);
         loop {
             let mut accepting = std::pin::pin!(listener.accept());
@@ -303,7 +329,7 @@ impl Worker {
                             drop(counted);
                         }
                     };
-                    runtime::spawn(CatchPanic(Box::pin(task)));
+                    runtime::spawn(CatchPanic::new(task));
                 }
                 Err(_) if is_stopping => {}
                 Err(error) => {
@@ -322,7 +348,7 @@ impl Worker {
 }
 
 /// Ends the listening at once; closing the listener would do so only when nothing of the kernel refers to it any more.
-fn stop_listening(listener: &TcpListener) {
+pub(crate) fn stop_listening(listener: &impl AsRawFd) {
     // SAFETY: the listener is open for as long as it is borrowed.
     let socket = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
     if let Err(error) = rustix::net::shutdown(socket, Shutdown::Both) {
@@ -350,8 +376,14 @@ impl Drop for CountedConnection {
     }
 }
 
+/// Where a thread's names of requests begin: at random, so that they differ between threads and processes.
+pub(crate) fn first_request_id() -> u64 {
+    let random = Environment::system().entropy.random();
+    u64::from_le_bytes(random[..8].try_into().unwrap_or_default())
+}
+
 /// Lets running transfers end; cuts them when the limit is reached.
-async fn stop_connections(watchdog: &Watchdog, limit: Duration) {
+pub(crate) async fn stop_connections(watchdog: &Watchdog, limit: Duration) {
     let mut cut_at = Some(Instant::now() + limit);
     let give_up_at = Instant::now() + limit + CUT_TIME;
     while watchdog.connections() > 0 && Instant::now() < give_up_at {
@@ -369,16 +401,16 @@ async fn stop_connections(watchdog: &Watchdog, limit: Duration) {
 }
 
 /// What a thread does by itself from time to time; the first one does what is due for the whole process, too.
-async fn look_after(core: Core, is_first: bool) {
+async fn look_after(core: Core, of_all: Option<Arc<Shared>>) {
     let mut round = 0_u64;
     loop {
         runtime::sleep(TIDY_PERIOD).await;
         core.tidy();
-        if !is_first {
-            continue;
-        }
+        let Some(shared) = &of_all else { continue };
+        shared.administration.begin_due(core.now());
         round += 1;
         let mut result = core.save_waiting_uploads().await;
+        result = result.and(core.end_expired_hold().await);
         if round.is_multiple_of(TIDIES_TO_EXPIRY) {
             result = result.and(core.expire_uploads().await);
             runtime::give_back_memory();
@@ -391,7 +423,13 @@ async fn look_after(core: Core, is_first: bool) {
 
 /// A connection's task. A panic in it is a mistake of ours; it ends the connection, and not the thread with all the
 /// others.
-struct CatchPanic<F>(Pin<Box<F>>);
+pub(crate) struct CatchPanic<F>(Pin<Box<F>>);
+
+impl<F> CatchPanic<F> {
+    pub(crate) fn new(task: F) -> Self {
+        Self(Box::pin(task))
+    }
+}
 
 impl<F: Future<Output = ()>> Future for CatchPanic<F> {
     type Output = ();

@@ -14,6 +14,9 @@ pub enum Verb {
     Create,
     /// Delete.
     Delete,
+    /// Administer the registry itself: collect garbage, make it read-only, look into it. Counts in rules for every
+    /// namespace and every path only.
+    Administer,
 }
 
 /// Whom a rule is for.

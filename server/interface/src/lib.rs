@@ -14,6 +14,7 @@ pub mod client;
 mod failure;
 mod namespaces;
 mod object_name;
+mod read_only;
 mod reviews;
 mod tags;
 
@@ -24,6 +25,7 @@ pub use authority::{Namespace, Rule, SetNamespaces, SetRules, Subject, Verb};
 pub use failure::{Failure, Reason};
 pub use namespaces::{ListPrefixes, Prefixes, PurgeNamespace, Purged};
 pub use object_name::{InvalidObjectName, ObjectName};
+pub use read_only::{ClearReadOnly, GetReadOnly, Hold, ReadOnlyState, SetReadOnly};
 pub use reviews::{AnswerReview, NextReviews, PendingReview, PendingWork, Verdict};
 pub use tags::{
     Caller, Change, ChangeKind, Changes, DeleteAllTags, DeleteTag, DeletedTags, GetTag, ListTags, Position,

@@ -21,7 +21,7 @@ pub struct PendingWork {
     pub needs_rules: bool,
     /// Whether it does not know the namespaces yet.
     pub needs_namespaces: bool,
-    /// Tokens to review, each given to one who asks.
+    /// Tokens to review, each given to one who asks, and to another one when no answer comes for some seconds.
     pub reviews: Vec<PendingReview>,
 }
 

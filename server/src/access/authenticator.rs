@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -8,9 +8,11 @@ use http::HeaderValue;
 use sha2::Sha256;
 
 use super::basic_credentials::BasicCredentials;
-use super::verdict_cache::{CredentialsKey, Lookup, Verdict, VerdictCache};
+use super::verdict_cache::{CredentialsKey, Keep, Lookup, VerdictCache};
 use super::verification_pool::VerificationPool;
-use super::{Identity, MalformedCredentials, PasswordHash, Users};
+use super::{
+    Authority, Identity, MalformedCredentials, PasswordHash, ReviewError, TokenIssuer, UserName, Users,
+};
 
 /// Verdicts that are remembered, pending ones among them: about 100 bytes each.
 const VERDICTS_MAX: usize = 1024;
@@ -23,6 +25,25 @@ const THREADS_MAX: usize = 4;
 // There is always a verdict that may be forgotten: fewer are pending than there is room for.
 const _: () = assert!(QUEUE_MAX + THREADS_MAX < VERDICTS_MAX);
 
+/// How long a right password is remembered after it was last used. The hashes do not change while the process lives, so
+/// such a verdict stays true; it is forgotten to have the room.
+const KEEP_RIGHT: Keep = Keep::SinceUse(Duration::from_secs(5 * 60));
+/// How long a wrong password is remembered: enough to make a client cheap that tries in a loop.
+const KEEP_WRONG: Keep = Keep::For(Duration::from_secs(5));
+
+/// What came of a pair of user name and password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Wrong,
+}
+
+impl super::verdict_cache::Verdict for Verdict {
+    fn is_right(&self) -> bool {
+        *self == Self::Right
+    }
+}
+
 /// Why a caller is nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationError {
@@ -32,21 +53,43 @@ pub enum AuthenticationError {
     /// No such user, or another password; which of both is not told: 401.
     #[error("the user name or the password is wrong")]
     Wrong,
+    /// A token that is not one of ours, or has expired: 401.
+    #[error("the token is not ours, or has expired; get a new one")]
+    Token,
+    /// A token of the cluster's that is not good, 401, or cannot be reviewed, 503.
+    #[error("{0}")]
+    Review(#[from] ReviewError),
     /// Too many logins wait to be verified: 503, and not a word on whether the credentials are good.
     #[error("too many logins at once; try again in a few seconds")]
     Overloaded,
 }
 
+impl AuthenticationError {
+    /// Whether the registry is at fault, and the credentials may be good: 503.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Overloaded | Self::Review(ReviewError::Unavailable))
+    }
+}
+
 /// Finds out who sent a request, by its `Authorization` header.
 ///
+/// | header | with |
+/// | --- | --- |
+/// | Basic | the name and the password of a static user |
+/// | Basic | the name `token`, and a token of the cluster's as the password |
+/// | Bearer | a token that this registry has issued (its `iss` says so) |
+/// | Bearer | a token of the cluster's |
+///
 /// A password costs up to a second of CPU to verify. That happens on threads of the authenticator's own, and its
-/// future only waits for them, on any runtime whose wakers may be woken from another thread. What was verified is
-/// remembered under a keyed hash of user name and password.
+/// future only waits for them. What was verified is remembered under a keyed hash of user name and password. A token of
+/// the cluster's is reviewed by the [`Authority`], one of the registry's own costs a hash.
 pub struct Authenticator {
     users: Arc<Users>,
+    authority: Arc<Authority>,
+    tokens: TokenIssuer,
     /// Random, as long as a block of the hash.
     key: [u8; 64],
-    verdicts: Arc<VerdictCache>,
+    verdicts: Arc<VerdictCache<Verdict>>,
     /// `None` where there are no users.
     pool: Option<VerificationPool>,
     /// The highest cost of a user's hash: what every failure takes.
@@ -55,8 +98,9 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// An authenticator for `users`. Fails where the system gives no random bytes or no threads.
-    pub fn new(users: Arc<Users>) -> io::Result<Self> {
+    /// An authenticator for `users`, and for those whom `authority` knows. Fails where the system gives no random bytes or
+    /// no threads.
+    pub fn new(users: Arc<Users>, authority: Arc<Authority>) -> io::Result<Self> {
         let mut key = [0; 64];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -66,17 +110,45 @@ impl Authenticator {
         };
         let costs = users.iter().filter_map(|(_, user)| user.password_hash.as_ref()).map(PasswordHash::cost);
         let cost = costs.max().unwrap_or(PasswordHash::COST_DEFAULT);
-        let verdicts = VerdictCache::new(VERDICTS_MAX);
-        Ok(Self { users, key, verdicts, pool, cost, verifications: Arc::default() })
+        let (tokens, verdicts) = (TokenIssuer::new()?, VerdictCache::new(VERDICTS_MAX));
+        Ok(Self { users, authority, tokens, key, verdicts, pool, cost, verifications: Arc::default() })
     }
 
     /// Who sent a request with this `Authorization` header.
     ///
-    /// Without users there is nothing to log in to: everybody is anonymous, whatever the header says, because a client
-    /// that still has credentials from before should be served like all the others.
+    /// Where nobody can log in, everybody is anonymous, whatever the header says, because a client that still has
+    /// credentials from before should be served like all the others.
     pub async fn authenticate(&self, header: Option<&HeaderValue>) -> Result<Identity, AuthenticationError> {
-        let (Some(header), Some(pool)) = (header, &self.pool) else { return Ok(Identity::Anonymous) };
+        let Some(header) = header.filter(|_| self.has_logins()) else { return Ok(Identity::Anonymous) };
+        match bearer_token(header) {
+            Some(token) if TokenIssuer::claims_to_be_ours(token) || !self.authority.is_enabled() => {
+                self.tokens.check(token).ok_or(AuthenticationError::Token)
+            }
+            Some(token) => Ok(Identity::ClusterUser(self.authority.review(token).await?)),
+            None => self.log_in(BasicCredentials::parse(header)?).await,
+        }
+    }
+
+    /// Who logs in with this `Authorization` header to get a token, and by which user name. The registry's own tokens are
+    /// no login: nobody may go on for ever with one.
+    pub async fn authenticate_for_token(&self, header: &HeaderValue) -> Result<Login, AuthenticationError> {
+        if let Some(token) = bearer_token(header) {
+            if TokenIssuer::claims_to_be_ours(token) || !self.authority.is_enabled() {
+                return Err(AuthenticationError::Token);
+            }
+            let identity = Identity::ClusterUser(self.authority.review(token).await?);
+            return Ok(Login { identity, user: UserName::TOKEN.to_owned() });
+        }
         let credentials = BasicCredentials::parse(header)?;
+        let user = credentials.user.clone();
+        Ok(Login { identity: self.log_in(credentials).await?, user })
+    }
+
+    async fn log_in(&self, credentials: BasicCredentials) -> Result<Identity, AuthenticationError> {
+        if credentials.user == UserName::TOKEN && self.authority.is_enabled() {
+            return Ok(Identity::ClusterUser(self.authority.review(&credentials.password).await?));
+        }
+        let Some(pool) = &self.pool else { return Err(AuthenticationError::Wrong) };
         let user = credentials.user.clone();
         let verdict = match self.verdicts.look_up(self.credentials_key(&credentials), Instant::now()) {
             Lookup::Known(verdict) => verdict,
@@ -88,7 +160,8 @@ impl Authenticator {
                 let _ = pool.submit(move || {
                     verifications.fetch_add(1, Ordering::Relaxed);
                     let verdict = verify(&users, &credentials, cost);
-                    flight.land(verdict, Instant::now());
+                    let keep = if verdict == Verdict::Right { KEEP_RIGHT } else { KEEP_WRONG };
+                    flight.land(verdict, keep, Instant::now());
                 });
                 receiver.await.map_err(|_| AuthenticationError::Overloaded)?
             }
@@ -100,8 +173,13 @@ impl Authenticator {
     }
 
     /// Whether anybody can log in at all, so that it makes sense to ask for credentials.
-    pub fn has_users(&self) -> bool {
-        self.pool.is_some()
+    pub fn has_logins(&self) -> bool {
+        self.pool.is_some() || self.authority.is_enabled()
+    }
+
+    /// Issues the registry's own tokens.
+    pub fn tokens(&self) -> &TokenIssuer {
+        &self.tokens
     }
 
     /// How many passwords were verified since the start; all other logins were answered from memory.
@@ -117,6 +195,21 @@ impl Authenticator {
         mac.update(credentials.password.as_bytes());
         mac.finalize().into_bytes().into()
     }
+}
+
+/// Who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The caller.
+    pub identity: Identity,
+    /// The user name that was typed, which for a token of the cluster's is not the caller's.
+    pub user: String,
+}
+
+/// The token of a header of the scheme Bearer (RFC 6750).
+fn bearer_token(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl fmt::Debug for Authenticator {
@@ -152,7 +245,6 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread::Thread;
-    use std::time::Duration;
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -192,7 +284,8 @@ mod tests {
             (name("quick"), user(Some("quick"), 4)),
             (name("ghost"), user(None, cost)),
         ];
-        Authenticator::new(Arc::new(users.into_iter().collect())).expect("authenticator")
+        let authority = Arc::new(Authority::new(false).expect("random bytes"));
+        Authenticator::new(Arc::new(users.into_iter().collect()), authority).expect("authenticator")
     }
 
     fn login(
@@ -215,11 +308,23 @@ mod tests {
         {
             assert_eq!(login(&authenticator, user, password), Err(AuthenticationError::Wrong), "{user}");
         }
-        let bearer = HeaderValue::from_static("Bearer abc");
-        assert_eq!(
-            block_on(authenticator.authenticate(Some(&bearer))),
-            Err(AuthenticationError::Malformed(MalformedCredentials::Scheme))
-        );
+        let answer = |header| block_on(authenticator.authenticate(Some(&HeaderValue::from_static(header))));
+        let unknown = Err(AuthenticationError::Malformed(MalformedCredentials::Scheme));
+        assert_eq!(answer("Digest abc"), unknown);
+        assert_eq!(answer("Bearer abc"), Err(AuthenticationError::Token));
+        // Nobody reviews tokens here.
+        assert_eq!(login(&authenticator, "token", "abc"), Err(AuthenticationError::Wrong));
+    }
+
+    #[test]
+    fn a_token_is_taken_for_requests_and_not_for_another_token() {
+        let authenticator = authenticator(4);
+        let identity = Identity::StaticUser("jane".parse().expect("valid"));
+        let issued = authenticator.tokens().issue(&identity, Vec::new()).expect("a token");
+        let header = HeaderValue::from_str(&format!("bearer {}", issued.token)).expect("a header");
+        assert_eq!(block_on(authenticator.authenticate(Some(&header))), Ok(identity));
+        let refused = block_on(authenticator.authenticate_for_token(&header));
+        assert_eq!(refused, Err(AuthenticationError::Token));
     }
 
     #[test]
@@ -236,9 +341,16 @@ mod tests {
 
     #[test]
     fn without_users_everybody_is_anonymous() {
-        let authenticator = Authenticator::new(Arc::default()).expect("authenticator");
+        let authority = Arc::new(Authority::new(false).expect("random bytes"));
+        let authenticator = Authenticator::new(Arc::default(), authority).expect("authenticator");
         assert_eq!(login(&authenticator, "jane", "any"), Ok("anonymous".to_owned()));
-        assert!(!authenticator.has_users());
+        assert!(!authenticator.has_logins());
+        // Where the cluster's users log in, who is nobody is told so.
+        let authority = Arc::new(Authority::new(true).expect("random bytes"));
+        let authenticator = Authenticator::new(Arc::default(), authority).expect("authenticator");
+        assert_eq!(login(&authenticator, "jane", "any"), Err(AuthenticationError::Wrong));
+        let nobody_reviews = Err(AuthenticationError::Review(ReviewError::Unavailable));
+        assert_eq!(login(&authenticator, "token", "any"), nobody_reviews);
     }
 
     #[test]

@@ -1,25 +1,36 @@
 use std::fmt;
+use std::sync::Arc;
 
-use super::UserName;
+use super::{ClusterUser, UserName};
 
-/// Who sent a request.
-///
-/// Not exhaustive: identities that a Kubernetes API server vouches for come beside these.
+/// Who sent a request. A user of the settings and one of the cluster have nothing in common, also where they have the same
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Identity {
     /// Nobody in particular: no credentials came with the request.
     Anonymous,
     /// A user of the settings, whose password was right.
     StaticUser(UserName),
+    /// Somebody whose token the cluster has found good.
+    ClusterUser(Arc<ClusterUser>),
 }
 
 impl Identity {
-    /// The name to write into logs. No user can be called `anonymous`, so it is unambiguous.
+    /// The name to write into logs. What kind of name it is is said by [`Identity::kind`].
     pub fn name(&self) -> &str {
         match self {
             Self::Anonymous => UserName::ANONYMOUS,
             Self::StaticUser(name) => name.as_str(),
+            Self::ClusterUser(user) => &user.name,
+        }
+    }
+
+    /// Who knows the name: a word for logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::StaticUser(_) => "static",
+            Self::ClusterUser(_) => "kubernetes",
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use engine::buffer::{Buffer, BufferPool};
-use engine::runtime::{AsyncReadRent, AsyncWriteRent, TcpStream};
+use engine::runtime::{AsyncReadRent, AsyncWriteRent, TcpStream, UnixStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Method, StatusCode, Version};
 
@@ -65,6 +65,12 @@ pub trait Transport: AsyncReadRent + AsyncWriteRent + AsRawFd {
 impl Transport for TcpStream {
     fn plain_socket(&self) -> Option<&TcpStream> {
         Some(self)
+    }
+}
+
+impl Transport for UnixStream {
+    fn plain_socket(&self) -> Option<&TcpStream> {
+        None
     }
 }
 

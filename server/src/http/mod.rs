@@ -9,6 +9,7 @@ mod clock;
 mod connection;
 mod head;
 mod send;
+mod tls;
 mod watchdog;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use engine::buffer::Buffer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 pub use connection::{Connection, Limits, Service, Transport};
+pub use tls::TlsStream;
 pub use watchdog::Watchdog;
 
 /// A future that stays on its thread.

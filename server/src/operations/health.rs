@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::http::Response;
 use crate::registry::Shared;
+use crate::timestamp::rfc3339;
 
 /// The process answers: nothing more is promised, so that a full disk does not get it restarted.
 pub fn alive() -> Response {
@@ -19,13 +20,15 @@ pub fn alive() -> Response {
 pub fn ready(core: &Core, shared: &Shared) -> Response {
     let store =
         core.metadata().snapshot().map(|snapshot| snapshot.sequence()).map_err(|error| error.to_string());
+    let hold = core.hold();
     let has_room = core.has_room(0).unwrap_or(false);
     let is_stopping = shared.is_stopping.load(Ordering::Relaxed);
     let status = if store.is_ok() && !is_stopping { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": status == StatusCode::OK,
         "store": store.as_ref().map_or_else(|error| json!({"error": error}), |sequence| json!({"sequence": sequence})),
-        "acceptsPushes": has_room && status == StatusCode::OK,
+        "acceptsPushes": has_room && hold.is_none() && status == StatusCode::OK,
+        "readOnly": hold.map(|hold| json!({"owner": hold.owner, "reason": hold.reason, "until": rfc3339(hold.until)})),
         "stopping": is_stopping,
     });
     Response::new(status).with_body("application/json", format!("{body}\n"))

@@ -7,12 +7,14 @@ use engine::Core;
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::UpkeepMetrics;
+use crate::access::{Authority, ReviewCounts};
 use crate::http::Response;
 use crate::registry::ROUTE_LABELS;
 
@@ -30,6 +32,11 @@ struct EndpointLabel {
     endpoint: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Classes of statuses, by their first digit.
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -41,6 +48,7 @@ pub struct Metrics {
     pushed_bytes: Counter<u64, AtomicU64>,
     pulled_bytes: Counter<u64, AtomicU64>,
     running_uploads: Gauge<i64, AtomicI64>,
+    upkeep: UpkeepMetrics,
 }
 
 /// An upload that is being received.
@@ -71,6 +79,7 @@ impl Default for Metrics {
             pushed_bytes: Counter::default(),
             pulled_bytes: Counter::default(),
             running_uploads: Gauge::default(),
+            upkeep: UpkeepMetrics::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Requests answered, by end-point and class of status", answers);
@@ -88,6 +97,7 @@ impl Default for Metrics {
             metrics.pulled_bytes.clone(),
         );
         registry.register("running_uploads", "Uploads being received now", metrics.running_uploads.clone());
+        metrics.upkeep.register(&mut registry);
         Self { registry, ..metrics }
     }
 }
@@ -116,10 +126,15 @@ impl Metrics {
         RunningUpload(&self.running_uploads)
     }
 
-    /// The counts as OpenMetrics text, with the state of the store.
-    pub fn render(&self, core: &Core) -> Response {
+    /// Counts of what keeps the store in order.
+    pub fn upkeep(&self) -> UpkeepMetrics {
+        self.upkeep.clone()
+    }
+
+    /// The counts as OpenMetrics text, with the state of the store, and of the cluster's word where it counts.
+    pub fn render(&self, core: &Core, authority: &Authority) -> Response {
         let mut text = String::new();
-        let encoded = self.encode(core, &mut text);
+        let encoded = self.encode(core, authority, &mut text);
         if let Err(error) = encoded {
             tracing::error!(%error, "the metrics cannot be written down");
             return Response::new(StatusCode::INTERNAL_SERVER_ERROR);
@@ -128,7 +143,7 @@ impl Metrics {
             .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     }
 
-    fn encode(&self, core: &Core, text: &mut String) -> std::fmt::Result {
+    fn encode(&self, core: &Core, authority: &Authority, text: &mut String) -> std::fmt::Result {
         // The store counts by itself, so its figures are read when they are asked for.
         let mut store = Registry::with_prefix("payload_registry");
         let mut gauge = |name: &str, help: &str, value: u64| {
@@ -145,6 +160,11 @@ impl Metrics {
             );
             gauge("blobs", "Contents stored, each counted once", statistics.blobs);
             gauge("stored_bytes", "Length of the stored contents", statistics.bytes);
+            gauge(
+                "damaged_contents",
+                "Contents found damaged that were not pushed again since",
+                statistics.damaged,
+            );
             gauge("upload_sessions", "Upload sessions that are open", statistics.uploads);
             // There are few of them at a time, so they are looked at when somebody asks.
             let sizes = snapshot
@@ -157,12 +177,41 @@ impl Metrics {
             );
             gauge("sequence", "Number of the last change", snapshot.sequence());
         }
+        gauge("read_only", "Whether the registry takes no writes", u64::from(core.hold().is_some()));
         if let Ok(free) = core.free_bytes() {
             gauge("volume_free_bytes", "Bytes that the volume has room for", free);
+        }
+        if authority.is_enabled() {
+            register_authority(&mut store, authority);
         }
         encode(text, &store)?;
         // One text has one end.
         text.truncate(text.len() - "# EOF\n".len());
         encode(text, &self.registry)
     }
+}
+
+/// What the cluster said, and how often it was asked.
+fn register_authority(registry: &mut Registry, authority: &Authority) {
+    let ReviewCounts { users, refused, unavailable, unanswered, remembered } = authority.review_counts();
+    let reviews = Family::<OutcomeLabel, Counter>::default();
+    for (outcome, count) in
+        [("user", users), ("refused", refused), ("unavailable", unavailable), ("unanswered", unanswered)]
+    {
+        reviews.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+    }
+    registry.register("token_reviews", "Reviews of the cluster's tokens, by what came out", reviews);
+    registry.register(
+        "token_reviews_remembered",
+        "Logins with the cluster's tokens that needed no review",
+        ConstCounter::new(remembered),
+    );
+    let rules = authority.rules().map_or(0, |rules| rules.len() as u64);
+    registry.register("access_rules", "Access rules of the cluster", ConstGauge::new(rules));
+    let is_known = !authority.needs_rules() && !authority.needs_namespaces();
+    registry.register(
+        "cluster_known",
+        "Whether rules and namespaces of the cluster have been brought since the start",
+        ConstGauge::new(u64::from(is_known)),
+    );
 }

@@ -2,5 +2,7 @@
 
 pub mod health;
 mod metrics;
+mod upkeep_metrics;
 
 pub use metrics::Metrics;
+pub use upkeep_metrics::UpkeepMetrics;

@@ -9,7 +9,7 @@ use super::conditional::tag_condition;
 use super::error::{Code, Refusal};
 use super::manifest::precondition_failed;
 use super::pull::unknown_manifest;
-use super::{Call, Reference};
+use super::{Call, Reference, require_namespace};
 use crate::access::Action;
 use crate::http::Response;
 
@@ -75,6 +75,7 @@ impl Call<'_, '_> {
 
     fn require_delete(&self, name: &RepositoryName) -> Result<(), Refusal> {
         self.require(name, Action::Delete)?;
+        require_namespace(&self.shared.authority, name, Action::Delete)?;
         if self.shared.rules.allows_delete {
             return Ok(());
         }
@@ -95,6 +96,7 @@ impl Call<'_, '_> {
             target: "audit",
             request = %self.request.id,
             user = self.identity.name(),
+            login = self.identity.kind(),
             action,
             repository = name.as_str(),
             tag = tag.map(Tag::as_str),

@@ -1,13 +1,16 @@
 //! Refusals, as the specification words them (OCI distribution specification, "Error codes").
 
+use std::sync::Arc;
+
 use engine::metadata::MetadataError;
 use engine::oci::{DigestError, ManifestError, NameError, TagError};
-use engine::{EngineError, FinishError};
+use engine::{EngineError, FinishError, Hold};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use crate::http::{BodyError, Response};
+use crate::timestamp::rfc3339;
 
 /// The codes of the specification, and two for what is not the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +142,19 @@ impl From<EngineError> for Refusal {
             }
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+/// 503: read-only mode, with who, why and until when.
+impl From<Arc<Hold>> for Refusal {
+    fn from(hold: Arc<Hold>) -> Self {
+        let until = rfc3339(hold.until);
+        let message = format!(
+            "the registry is read-only: {} (by {}, until {until} at the latest); try again in a while",
+            hold.reason, hold.owner
+        );
+        let detail = json!({"owner": hold.owner, "reason": hold.reason, "until": until});
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).about(detail)
     }
 }
 

@@ -6,10 +6,10 @@ use http::StatusCode;
 use http::header::LINK;
 use serde_json::json;
 
-use super::Call;
 use super::error::{Code, Refusal};
 use super::query::{Page, next_link, page};
-use crate::access::Action;
+use super::{Call, unknown_rules};
+use crate::access::{Action, Decision};
 use crate::http::Response;
 
 /// Repositories that a page of the catalog has where the client does not say.
@@ -46,13 +46,15 @@ impl Call<'_, '_> {
         Ok(listed(json!({"name": name.as_str(), "tags": names}), link))
     }
 
-    /// GET of the repositories that the caller may pull from.
+    /// GET of the repositories that the caller may see.
     pub(super) fn catalog(&self) -> Result<Response, Refusal> {
         if !self.shared.policy.may_see_catalog(&self.identity) {
             return Err(self.shared.unauthorized(&self.request.headers, None, "log in to list repositories"));
         }
         let Page { most, last } = page(&self.request.query)?;
         let most = most.unwrap_or(CATALOG_PAGE).min(CATALOG_PAGE_MAX);
+        let rules = self.shared.policy.rules();
+        let caller = self.shared.policy.caller(&self.identity, rules.as_deref());
         let snapshot = self.core.metadata().snapshot()?;
         let mut names: Vec<RepositoryName> = Vec::new();
         let mut looked_at: Option<RepositoryName> = None;
@@ -63,8 +65,10 @@ impl Call<'_, '_> {
                 break;
             }
             let name = repository?.name;
-            if self.shared.policy.allows(&self.identity, &name, Action::Pull) {
-                names.push(name.clone());
+            match caller.decide_to_see(&name) {
+                Decision::Allowed => names.push(name.clone()),
+                Decision::Denied => {}
+                Decision::Unknown => return Err(unknown_rules()),
             }
             looked_at = Some(name);
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::error::{Code, Refusal};
 use super::{Registry, Shared, query};
-use crate::access::{Action, AuthenticationError, Grant, Identity, SERVICE};
+use crate::access::{Action, AuthenticationError, Grant, Identity, Login, SERVICE};
 use crate::http::{Request, Response};
 
 /// Where tokens are issued.
@@ -30,33 +30,11 @@ const FORM_BYTES_MAX: usize = 16 << 10;
 impl Registry {
     /// Who sent a request.
     pub(super) async fn authenticate(&self, request: &Request<'_>) -> Result<Identity, Refusal> {
-        let mut headers = request.headers.get_all(AUTHORIZATION).iter();
-        let header = headers.next();
-        if headers.next().is_some() {
-            return Err(self.shared.unauthorized(
-                &request.headers,
-                None,
-                "the request has more than one Authorization",
-            ));
-        }
-        let bearer = header.and_then(|value| value.to_str().ok()).and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        if let Some(token) = bearer.filter(|_| self.shared.authenticator.has_users()) {
-            return self.shared.tokens.check(token).ok_or_else(|| {
-                self.shared.unauthorized(
-                    &request.headers,
-                    None,
-                    "the token is not ours, or has expired; get a new one",
-                )
-            });
-        }
-        self.shared.authenticator.authenticate(header).await.map_err(|error| match error {
-            AuthenticationError::Overloaded => {
-                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, error.to_string())
-            }
-            _ => self.shared.unauthorized(&request.headers, None, &error.to_string()),
+        let headers = &request.headers;
+        let header = only_authorization(headers)
+            .map_err(|message| self.shared.unauthorized(headers, None, message))?;
+        self.shared.authenticator.authenticate(header).await.map_err(|error| {
+            failure(error).unwrap_or_else(|| self.shared.unauthorized(headers, None, &error.to_string()))
         })
     }
 
@@ -80,19 +58,18 @@ impl Registry {
                 "no refresh tokens are issued here; log in again",
             ));
         }
-        let header = request.headers.get(AUTHORIZATION).or(in_form.as_ref());
-        let identity = self.shared.authenticator.authenticate(header).await;
-        let identity = identity.map_err(|error| match error {
-            AuthenticationError::Overloaded => {
-                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, error.to_string())
-            }
-            _ => basic_challenge(&error.to_string()),
-        })?;
+        let header = only_authorization(&request.headers).map_err(basic_challenge)?.or(in_form.as_ref());
+        let login = match header {
+            Some(header) => self.shared.authenticator.authenticate_for_token(header).await,
+            None => Ok(Login { identity: Identity::Anonymous, user: String::new() }),
+        };
+        let Login { identity, user } =
+            login.map_err(|error| failure(error).unwrap_or_else(|| basic_challenge(&error.to_string())))?;
         if !self.shared.policy.may_see_catalog(&identity) {
             return Err(basic_challenge("log in to get a token"));
         }
         let account = query::parameter(&form, "account").filter(|account| !account.is_empty());
-        if identity.is_authenticated() && account.is_some_and(|account| account != identity.name()) {
+        if identity.is_authenticated() && account.is_some_and(|account| account != user) {
             return Err(Refusal::bad_request(Code::Unauthorized, "the account is not the user who logs in"));
         }
         let scopes = query::parameters(&form, "scope");
@@ -100,7 +77,7 @@ impl Registry {
             scopes.flat_map(|scopes| scopes.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
         let access = scopes.iter().filter(|scope| !scope.is_empty()).take(SCOPES_MAX);
         let access = access.filter_map(|scope| self.shared.grant(&identity, scope)).collect();
-        let issued = self.shared.tokens.issue(&identity, access).ok_or_else(|| {
+        let issued = self.shared.authenticator.tokens().issue(&identity, access).ok_or_else(|| {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "no token can be made")
         })?;
         let issued_at =
@@ -153,7 +130,7 @@ impl Shared {
 
     /// Whether some may do something without a login and others more with one.
     pub(super) fn has_both_kinds(&self) -> bool {
-        self.authenticator.has_users() && self.policy.may_see_catalog(&Identity::Anonymous)
+        self.authenticator.has_logins() && self.policy.may_see_catalog(&Identity::Anonymous)
     }
 
     /// 401, with a challenge that the client can answer. `wanted`: what it was about to do.
@@ -164,7 +141,8 @@ impl Shared {
         message: &str,
     ) -> Refusal {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
-        let Some(host) = host.filter(|_| self.has_both_kinds()) else { return basic_challenge(message) };
+        let by_token = self.authority.is_enabled() || self.has_both_kinds();
+        let Some(host) = host.filter(|_| by_token) else { return basic_challenge(message) };
         let is_https = headers.get(FORWARDED_PROTOCOL).is_some_and(|scheme| scheme.as_bytes() == b"https");
         let scheme = if is_https { "https" } else { "http" };
         let mut challenge = format!("Bearer realm=\"{scheme}://{host}{TOKEN_PATH}\",service=\"{SERVICE}\"");
@@ -178,6 +156,23 @@ impl Shared {
         }
         Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message).with(WWW_AUTHENTICATE, challenge)
     }
+}
+
+/// The `Authorization` header; an error where there is more than one.
+pub(super) fn only_authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, &'static str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err("the request has more than one Authorization"),
+    }
+}
+
+/// 503 where the registry, and not the credentials, is at fault.
+fn failure(error: AuthenticationError) -> Option<Refusal> {
+    error
+        .is_failure()
+        .then(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, error.to_string()))
 }
 
 /// A host that may stand within quotes.

@@ -1,6 +1,7 @@
 //! Pushing manifests (OCI distribution specification, "Pushing manifests").
 
 use bytes::{Bytes, BytesMut};
+use engine::WriteStage;
 use engine::buffer::SIZES;
 use engine::metadata::{ManifestRefusal, NewContent, PreconditionFailed, PutManifest};
 use engine::oci::{Algorithm, ContentHasher, Manifest, RepositoryName, Tag};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::conditional::{entity_tag, tag_condition};
 use super::error::{Code, Refusal};
-use super::{CONTENT_DIGEST, Call, Reference, query};
+use super::{CONTENT_DIGEST, Call, Reference, query, require_namespace};
 use crate::access::Action;
 use crate::http::Response;
 
@@ -58,19 +59,26 @@ impl Call<'_, '_> {
 
         let subject = manifest.subject.as_ref().map(|subject| subject.digest);
         let (repository, set, now, size) = (name.clone(), tags.clone(), self.core.now(), body.len() as u64);
+        let authority = self.shared.authority.clone();
+        self.core.check_write(WriteStage::Running)?;
         let stored = self
             .core
             .metadata()
             .write(move |transaction| {
                 let content = NewContent::Inline(body);
                 let (manifest, tags, condition) = (&manifest, &set, &condition);
-                transaction.put_manifest(
+                // Meanwhile the namespace may have begun to go; what is stored before it is gone is purged with it.
+                if let Err(refusal) = require_namespace(&authority, &repository, Action::Push) {
+                    return Ok(Err(refusal));
+                }
+                let stored = transaction.put_manifest(
                     &repository,
                     PutManifest { digest, manifest, size, content, tags, condition, now },
-                )
+                )?;
+                Ok(stored.map_err(|refusal| refuse(&repository, refusal)))
             })
             .await?;
-        stored.map_err(|refusal| refuse(&name, refusal))?;
+        stored?;
 
         self.shared.metrics.pushed(size);
         if tags.is_empty() {

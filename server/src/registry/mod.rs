@@ -1,5 +1,6 @@
 //! The OCI distribution specification over the engine: one answer for each request, whatever protocol it came by.
 
+mod administer;
 mod conditional;
 mod delete;
 mod error;
@@ -25,7 +26,8 @@ use http::header::{ALLOW, AUTHORIZATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
 
-use crate::access::{AccessPolicy, Action, Authenticator, Identity, TokenIssuer};
+use crate::access::{AccessPolicy, Action, Authenticator, Authority, Decision, Identity, NamespaceState};
+use crate::administration::Administration;
 use crate::http::{LocalFuture, Request, RequestId, Response, Service};
 use crate::operations::{Metrics, health};
 use error::{Code, Refusal};
@@ -53,10 +55,12 @@ pub struct Shared {
     pub rules: Rules,
     /// Finds out who callers are.
     pub authenticator: Authenticator,
-    /// Issues tokens.
-    pub tokens: TokenIssuer,
     /// Says what they may do.
     pub policy: AccessPolicy,
+    /// What the cluster says, where there is one.
+    pub authority: Arc<Authority>,
+    /// Collection, read-only mode, integrity.
+    pub administration: Administration,
     /// Counts.
     pub metrics: Metrics,
     /// What is nobody else's business.
@@ -130,17 +134,23 @@ impl Registry {
             Ok(Route::Health) => return only_get(&request.method, health::alive),
             Ok(Route::Ready) => return only_get(&request.method, || health::ready(&self.core, &self.shared)),
             Ok(Route::Metrics) => {
-                return only_get(&request.method, || self.shared.metrics.render(&self.core));
+                let render = || self.shared.metrics.render(&self.core, &self.shared.authority);
+                return only_get(&request.method, render);
             }
+            Ok(Route::Administration(call)) => return Ok(self.administer(call, request).await),
             _ => {}
         }
-        if request.path == login::TOKEN_PATH && self.shared.authenticator.has_users() {
+        if request.path == login::TOKEN_PATH && self.shared.authenticator.has_logins() {
             return self.token(request).await;
         }
         let identity = self.authenticate(&request).await?;
         let call = Call { core: &self.core, shared: &self.shared, identity, request };
         let route = route?;
         let method = call.request.method.clone();
+        let _write = match method {
+            Method::GET | Method::HEAD => None,
+            _ => Some(self.core.begin_write()?),
+        };
         match (route, &method) {
             (Route::Base, &Method::GET | &Method::HEAD) => call.base(),
             (Route::Catalog, &Method::GET | &Method::HEAD) => call.catalog(),
@@ -195,6 +205,47 @@ impl Service for Registry {
     }
 }
 
+/// An error where the cluster has no namespace for `action`: to delete takes one that exists, and to push one that is not
+/// being deleted.
+fn require_namespace(
+    authority: &Authority,
+    repository: &RepositoryName,
+    action: Action,
+) -> Result<(), Refusal> {
+    if !authority.is_enabled() || action == Action::Pull {
+        return Ok(());
+    }
+    let namespace = repository.namespace();
+    let detail = json!({"name": repository.as_str(), "namespace": namespace});
+    match authority.namespace(namespace) {
+        NamespaceState::Active => Ok(()),
+        NamespaceState::Terminating if action == Action::Delete => Ok(()),
+        NamespaceState::Terminating => {
+            let message = format!("the namespace {namespace} is being deleted, and takes nothing new");
+            Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message).about(detail))
+        }
+        NamespaceState::Missing => {
+            let hint = if action == Action::Push { "; create it first" } else { "" };
+            let message = format!("there is no namespace {namespace} in the cluster{hint}");
+            Err(Refusal::not_found(Code::NameUnknown, message).about(detail))
+        }
+        NamespaceState::Unknown => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Code::Unavailable,
+            "it is not known yet which namespaces the cluster has; try again in a few seconds",
+        )),
+    }
+}
+
+/// 503: the caller is held to rules that nobody has brought yet.
+fn unknown_rules() -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unavailable,
+        "the access rules of the cluster are not known yet; try again in a few seconds",
+    )
+}
+
 fn allowed_methods(route: &Route) -> &'static str {
     match route {
         Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
@@ -234,26 +285,28 @@ impl Call<'_, '_> {
 
     /// An error unless the caller may do `action` to the repository.
     fn require(&self, repository: &RepositoryName, action: Action) -> Result<(), Refusal> {
-        if self.shared.policy.allows(&self.identity, repository, action) {
-            return Ok(());
-        }
         let verb = match action {
             Action::Pull => "pull from",
             Action::Push => "push to",
             Action::Delete => "delete from",
         };
-        if self.identity.is_authenticated() {
-            let message =
-                format!("{} may not {verb} {repository}; ask whoever runs this registry", self.identity);
-            let detail = json!({"name": repository.as_str(), "action": verb});
-            Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message).about(detail))
-        } else {
-            let message = format!("log in to {verb} {repository}");
-            Err(self.shared.unauthorized(&self.request.headers, Some((repository, action)), &message))
+        match self.shared.policy.decide(&self.identity, repository, action) {
+            Decision::Allowed => Ok(()),
+            Decision::Unknown => Err(unknown_rules()),
+            Decision::Denied if self.identity.is_authenticated() => {
+                let message =
+                    format!("{} may not {verb} {repository}; ask whoever runs this registry", self.identity);
+                let detail = json!({"name": repository.as_str(), "action": verb});
+                Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message).about(detail))
+            }
+            Decision::Denied => {
+                let message = format!("log in to {verb} {repository}");
+                Err(self.shared.unauthorized(&self.request.headers, Some((repository, action)), &message))
+            }
         }
     }
 
-    /// An error unless a repository of this name may be pushed to.
+    /// An error unless a repository of this name may be pushed to, by whomever.
     fn require_storable(&self, repository: &RepositoryName) -> Result<(), Refusal> {
         if self.shared.rules.needs_namespace && repository.path().is_empty() {
             let message = format!(
@@ -261,7 +314,7 @@ impl Call<'_, '_> {
             );
             return Err(Refusal::bad_request(Code::NameInvalid, message));
         }
-        Ok(())
+        require_namespace(&self.shared.authority, repository, Action::Push)
     }
 
     /// An error where the volume has no room for `expected` more bytes.

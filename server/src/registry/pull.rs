@@ -1,6 +1,6 @@
 //! Pulling (OCI distribution specification, "Pulling blobs", "Pulling manifests").
 
-use engine::metadata::{ManifestRecord, RepositoryId, Snapshot};
+use engine::metadata::{ManifestRecord, Snapshot};
 use engine::oci::{Digest, RepositoryName};
 use http::StatusCode;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
@@ -73,8 +73,7 @@ impl Call<'_, '_> {
         reference: &Reference,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Pull)?;
-        let (snapshot, repository) = self.repository(name, Code::NameUnknown)?;
-        let (digest, manifest) = find_manifest(&snapshot, repository, name, reference)?;
+        let (digest, snapshot, manifest) = self.find_manifest(name, reference).await?;
         let mut response = Response::new(StatusCode::OK)
             .with(CONTENT_DIGEST, digest.to_string())
             .with(ETAG, entity_tag(&digest))
@@ -97,24 +96,29 @@ impl Call<'_, '_> {
         response.body = ResponseBody::Content { content: manifest.content, start: 0, len: manifest.size };
         Ok(response)
     }
-}
 
-/// The digest and the record of the manifest that a reference names.
-fn find_manifest(
-    snapshot: &Snapshot,
-    repository: RepositoryId,
-    name: &RepositoryName,
-    reference: &Reference,
-) -> Result<(Digest, ManifestRecord), Refusal> {
-    let digest = match reference {
-        Reference::Digest(digest) => Some(*digest),
-        Reference::Tag(tag) => snapshot.tag(repository, tag)?.map(|tag| tag.digest),
-    };
-    let manifest = match digest {
-        Some(digest) => snapshot.manifest(repository, &digest)?.map(|manifest| (digest, manifest)),
-        None => None,
-    };
-    manifest.ok_or_else(|| unknown_manifest(name, reference))
+    /// The manifest that a reference names, and a state of the store that has it. Collection leaves it alone for a while.
+    async fn find_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(Digest, Snapshot, ManifestRecord), Refusal> {
+        let mut gone = None;
+        loop {
+            let (snapshot, repository) = self.repository(name, Code::NameUnknown)?;
+            let digest = match reference {
+                Reference::Digest(digest) => Some(*digest),
+                Reference::Tag(tag) => snapshot.tag(repository, tag)?.map(|tag| tag.digest),
+            };
+            let Some(digest) = digest else { return Err(unknown_manifest(name, reference)) };
+            match self.core.manifest(repository, &digest).await? {
+                Some((snapshot, manifest)) => return Ok((digest, snapshot, manifest)),
+                // A tag that was moved in between names another one by now.
+                None if matches!(reference, Reference::Tag(_)) && gone != Some(digest) => gone = Some(digest),
+                None => return Err(unknown_manifest(name, reference)),
+            }
+        }
+    }
 }
 
 pub(super) fn unknown_manifest(name: &RepositoryName, reference: &Reference) -> Refusal {

@@ -47,11 +47,24 @@ pub(crate) enum Route {
     Health,
     Ready,
     Metrics,
+    /// A call of administration, by its path.
+    Administration(String),
 }
 
 /// Labels of end-points in the metrics.
-pub(crate) const ROUTE_LABELS: [&str; 10] =
-    ["base", "catalog", "tags", "manifest", "blob", "uploads", "upload", "referrers", "operations", "none"];
+pub(crate) const ROUTE_LABELS: [&str; 11] = [
+    "base",
+    "catalog",
+    "tags",
+    "manifest",
+    "blob",
+    "uploads",
+    "upload",
+    "referrers",
+    "operations",
+    "none",
+    "administration",
+];
 
 impl Route {
     /// Index of its label in [`ROUTE_LABELS`]; `None`: a path that is no end-point.
@@ -67,6 +80,7 @@ impl Route {
             Some(Self::Referrers(..)) => 7,
             Some(Self::Health | Self::Ready | Self::Metrics) => 8,
             None => 9,
+            Some(Self::Administration(_)) => 10,
         }
     }
 
@@ -91,6 +105,9 @@ impl Route {
                 "there is no such end-point; images are below /v2/",
             )
         };
+        if let Some(call) = path.strip_prefix("/admin/v1/") {
+            return Ok(Self::Administration(call.to_owned()));
+        }
         let rest = path.strip_prefix("/v2/").ok_or_else(unknown)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Self::Tags(name.parse()?));

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use engine::metadata::UploadId;
 use engine::oci::{Algorithm, Digest, RepositoryName};
-use engine::{ResumeError, UploadWriter, runtime};
+use engine::{ResumeError, UploadWriter, WriteStage, runtime};
 use http::header::{CONTENT_RANGE, ETAG, LOCATION, RANGE};
 use http::{HeaderName, StatusCode};
 
 use super::conditional::entity_tag;
 use super::error::{Code, Refusal};
-use super::{CONTENT_DIGEST, Call, query, range};
+use super::{CONTENT_DIGEST, Call, query, range, require_namespace};
 use crate::access::Action;
 use crate::http::{BodyError, Response};
 
@@ -31,6 +31,8 @@ enum Received {
     Part,
     /// The store failed.
     Failed(Refusal),
+    /// The registry became read-only; what came is kept.
+    Held(Refusal),
 }
 
 impl Call<'_, '_> {
@@ -85,13 +87,18 @@ impl Call<'_, '_> {
             .into_iter()
             .filter(|source| self.shared.policy.allows(&self.identity, source, Action::Pull));
         let Some(source) = readable.next() else { return Ok(None) };
-        let (target, now) = (name.clone(), self.core.now());
+        let (target, now, authority) = (name.clone(), self.core.now(), self.shared.authority.clone());
         let is_mounted = self
             .core
             .metadata()
-            .write(move |transaction| transaction.mount_blob(&target, &digest, &source, now))
+            .write(move |transaction| {
+                if let Err(refusal) = require_namespace(&authority, &target, Action::Push) {
+                    return Ok(Err(refusal));
+                }
+                transaction.mount_blob(&target, &digest, &source, now).map(Ok)
+            })
             .await?;
-        if !is_mounted {
+        if !is_mounted? {
             return Ok(None);
         }
         self.audit("mount blob", name, None, Some(&digest));
@@ -150,6 +157,7 @@ impl Call<'_, '_> {
         id: Option<UploadId>,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
+        self.require_storable(name)?;
         let id = id.ok_or_else(unknown_session)?;
         let upload = self.take(name, id)?;
         let upload = self.receive_whole(upload).await?;
@@ -164,6 +172,7 @@ impl Call<'_, '_> {
         id: Option<UploadId>,
     ) -> Result<Response, Refusal> {
         self.require(name, Action::Push)?;
+        self.require_storable(name)?;
         let upload = self.take(name, id.ok_or_else(unknown_session)?)?;
         let digest = query::parameter(&self.request.query, "digest");
         let Some(digest) = digest else {
@@ -190,7 +199,19 @@ impl Call<'_, '_> {
     ) -> Result<Response, Refusal> {
         upload.expect_algorithm(digest.algorithm());
         let upload = self.receive_whole(upload).await?;
+        if let Err(hold) = self.core.check_write(WriteStage::Running) {
+            upload.suspend().await?;
+            return Err(hold.into());
+        }
         let name = upload.repository().clone();
+        // While the body came, the namespace may have begun to go.
+        if let Err(refusal) = self.require_storable(&name) {
+            match refusal.is_failure() {
+                true => drop(upload.suspend().await?),
+                false => upload.cancel().await?,
+            }
+            return Err(refusal);
+        }
         let committed = upload.finish(digest).await?;
         self.shared.metrics.pushed(committed.size);
         self.audit("push blob", &name, None, Some(&digest));
@@ -213,6 +234,10 @@ impl Call<'_, '_> {
             }
             Received::Failed(refusal) => {
                 upload.revert().await?;
+                Err(refusal)
+            }
+            Received::Held(refusal) => {
+                upload.suspend().await?;
                 Err(refusal)
             }
         }
@@ -277,6 +302,9 @@ impl Call<'_, '_> {
             let follows = if result.is_ok() { remaining } else { Some(0) };
             if let Err(error) = upload.write(buffer, follows).await {
                 return Received::Failed(error.into());
+            }
+            if let Err(hold) = self.core.check_write(WriteStage::Running) {
+                return Received::Held(hold.into());
             }
             match result {
                 Ok(false) => {}

@@ -6,6 +6,11 @@ pub const PREFIX: &str = "PAYLOAD_REGISTRY_";
 /// The variable that names the configuration file. It is no setting: a file cannot name itself.
 pub(super) const CONFIG: &str = "PAYLOAD_REGISTRY_CONFIG";
 
+/// Variables of the commands that talk to a running registry: where it is, and how to be let in. They are no settings, and
+/// the registry itself has nothing to do with them.
+pub const COMMAND_VARIABLES: [&str; 3] =
+    ["PAYLOAD_REGISTRY_SERVER", "PAYLOAD_REGISTRY_TOKEN_FILE", "PAYLOAD_REGISTRY_CA_FILE"];
+
 /// The variable of the setting `key`: `PAYLOAD_REGISTRY_HTTP_HEAD_TIMEOUT` for `http.headTimeout`.
 pub fn variable_name(key: &str) -> String {
     let mut name = PREFIX.to_owned();

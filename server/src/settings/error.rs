@@ -45,6 +45,16 @@ pub enum SettingsError {
         /// The name that is most like it.
         suggestion: Option<String>,
     },
+    /// The private interface would listen on an address without a file that TLS takes.
+    #[error(
+        "private.listen is {listen}, where TLS is spoken, and {missing} is not set: set private.tls.certificate, private.tls.key and private.tls.clientCa, or let private.listen be unix or none"
+    )]
+    PrivateTls {
+        /// Where it would listen.
+        listen: String,
+        /// The key of a setting that is missing.
+        missing: &'static str,
+    },
     /// Everybody could write, from other machines too.
     #[error(
         "{listen} can be reached from other machines, and everybody who reaches it could push and delete. Add users, or set anonymous to read or none, or listen on 127.0.0.1; if an open registry is what you want, start it with --allow-open (allowOpen: true)"

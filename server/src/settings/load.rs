@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::environment::{self, CONFIG, PREFIX};
+use super::environment::{self, COMMAND_VARIABLES, CONFIG, PREFIX};
 use super::{Count, InvalidValue, Origin, SETTINGS, Settings, SettingsError, file};
 
 /// The settings that came on the command line.
@@ -72,6 +72,9 @@ pub fn load(
     if settings.is_open_to_others() && !settings.allow_open {
         return Err(SettingsError::Open { listen: settings.listen });
     }
+    if let Some(missing) = settings.private.missing_file() {
+        return Err(SettingsError::PrivateTls { listen: settings.private.listen.to_string(), missing });
+    }
     Ok(Loaded { settings, config, origins })
 }
 
@@ -85,7 +88,7 @@ fn variables(
             continue;
         }
         let name = name.to_string_lossy().into_owned();
-        if environment::is_of_a_service(&name) {
+        if environment::is_of_a_service(&name) || COMMAND_VARIABLES.contains(&name.as_str()) {
             continue;
         }
         let invalid = |name, sentence| SettingsError::Variable { name, problem: InvalidValue::new(sentence) };
@@ -236,10 +239,9 @@ mod tests {
                 "anonymous" => "read".to_owned(),
                 _ => setting.default(),
             };
-            let text = match setting.key.split_once('.') {
-                Some((section, key)) => format!("{section}:\n  {key}: {value}\n"),
-                None => format!("{}: {value}\n", setting.key),
-            };
+            let levels = setting.key.split('.').enumerate();
+            let text: String = levels.map(|(depth, key)| format!("\n{}{key}:", "  ".repeat(depth))).collect();
+            let text = format!("{text} {value}\n");
             let loaded = load_with(&text, &[], Flags::default()).expect(&text);
             assert!(matches!(loaded.origin(setting.key), Origin::File { .. }), "{}", setting.key);
         }
@@ -341,13 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_services_are_left_alone() {
+    fn variables_of_kubernetes_services_and_of_commands_are_left_alone() {
         let variables = [
             ("PAYLOAD_REGISTRY_SERVICE_HOST", "10.0.0.1"),
             ("PAYLOAD_REGISTRY_SERVICE_PORT", "5000"),
             ("PAYLOAD_REGISTRY_PORT", "tcp://10.0.0.1:5000"),
             ("PAYLOAD_REGISTRY_PORT_5000_TCP_ADDR", "10.0.0.1"),
             ("PAYLOAD_REGISTRY_API_PORT_443_TCP", "tcp://10.0.0.1:443"),
+            ("PAYLOAD_REGISTRY_SERVER", "https://registry.example.com"),
         ];
         let loaded = load(&Flags::default(), environment(&variables)).expect("ignored");
         assert_eq!(loaded.settings, Settings::default());
@@ -399,6 +402,26 @@ mod tests {
         let error =
             file_error("users:\n  jane:\n    projects:\n      - {name: a, subPath: , access: FULL}\n");
         assert!(error.contains("the value is empty"), "{error}");
+    }
+
+    #[test]
+    fn the_private_interface_on_an_address_needs_its_certificates() {
+        let complete = [
+            ("PAYLOAD_REGISTRY_PRIVATE_LISTEN", "127.0.0.1:5443"),
+            ("PAYLOAD_REGISTRY_PRIVATE_TLS_CERTIFICATE", "tls.crt"),
+            ("PAYLOAD_REGISTRY_PRIVATE_TLS_KEY", "tls.key"),
+            ("PAYLOAD_REGISTRY_PRIVATE_TLS_CLIENT_CA", "ca.crt"),
+        ];
+        let loaded = load(&Flags::default(), environment(&complete)).expect("complete").settings;
+        assert_eq!(loaded.private.tls.client_ca, Some("ca.crt".into()));
+        for (missing, key) in
+            [(1, "private.tls.certificate"), (2, "private.tls.key"), (3, "private.tls.clientCa")]
+        {
+            let mut variables = complete;
+            variables[missing].1 = "none";
+            let error = load(&Flags::default(), environment(&variables)).expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

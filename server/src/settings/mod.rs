@@ -11,10 +11,13 @@ mod count;
 mod environment;
 mod error;
 mod file;
+mod gc_mode;
 mod load;
 mod log;
 mod model;
 mod origin;
+mod private_listen;
+mod retention;
 mod size;
 mod table;
 mod time;
@@ -22,15 +25,19 @@ mod value;
 mod write_mode;
 
 pub use count::Count;
-pub use environment::{PREFIX, variable_name};
+pub use environment::{COMMAND_VARIABLES, PREFIX, variable_name};
 pub use error::SettingsError;
+pub use gc_mode::GcMode;
 pub use load::{Flags, Loaded, load};
 pub use log::{LogFilter, LogFormat};
 pub use model::{
-    DeleteSettings, HttpSettings, LimitSettings, LogSettings, NamespaceSettings, Settings, ShutdownSettings,
+    DeleteSettings, GcSettings, HttpSettings, KubernetesSettings, LimitSettings, LogSettings,
+    NamespaceSettings, PrivateSettings, PrivateTlsSettings, ScrubSettings, Settings, ShutdownSettings,
     StorageSettings, UploadSettings,
 };
 pub use origin::Origin;
+pub use private_listen::PrivateListen;
+pub use retention::Retention;
 pub use size::Size;
 pub use table::{SETTINGS, Setting};
 pub use time::Time;

@@ -4,7 +4,7 @@ use std::thread;
 
 use serde::Deserialize;
 
-use super::{Count, LogFilter, LogFormat, Size, Time, WriteMode, value};
+use super::{Count, GcMode, LogFilter, LogFormat, PrivateListen, Retention, Size, Time, WriteMode, value};
 use crate::access::{AnonymousAccess, Users};
 
 const KIB: u64 = 1 << 10;
@@ -41,11 +41,19 @@ pub struct Settings {
     pub uploads: UploadSettings,
     /// The disk.
     pub storage: StorageSettings,
+    /// The collection of garbage.
+    pub gc: GcSettings,
+    /// The reading of all content again.
+    pub scrub: ScrubSettings,
+    /// The private interface.
+    pub private: PrivateSettings,
     /// The end of the process.
     pub shutdown: ShutdownSettings,
     /// What everybody may do without a login; see [`Settings::anonymous_access`] for what absence means.
     #[serde(deserialize_with = "value::deserialize")]
     pub anonymous: Option<AnonymousAccess>,
+    /// The cluster that the registry serves.
+    pub kubernetes: KubernetesSettings,
     /// The static users; default none.
     pub users: Users,
     /// Whether everybody may write also on an address that other machines reach; default false.
@@ -116,6 +124,16 @@ pub struct NamespaceSettings {
     pub required: bool,
 }
 
+/// `kubernetes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct KubernetesSettings {
+    /// Whether users of a cluster log in with their tokens and are held to its rules, and pushes to its namespaces;
+    /// default false.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub enabled: bool,
+}
+
 /// `uploads`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -141,6 +159,74 @@ pub struct StorageSettings {
     pub cache: Size<MIB, { 1024 * GIB }>,
 }
 
+/// `gc`: the collection of garbage.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct GcSettings {
+    /// Whether writing is paused while it marks; default it is.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub mode: GcMode,
+    /// Age from which on manifests are collected that nothing keeps; 0 s to 365 d, default 24 h.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub untagged_age: Time<0, { 365 * DAY }>,
+    /// Age from which on blobs are collected that no manifest needs; 0 s to 365 d, default 24 h.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub blob_age: Time<0, { 365 * DAY }>,
+    /// Time for which content is not collected after a client was told that it is there; 0 s to 7 d, default 1 h.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub told_age: Time<0, { 7 * DAY }>,
+    /// Time that running writes get to end before it marks; 0 s to 1 h, default 30 s.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub drain: Time<0, HOUR>,
+    /// Time after which writing goes on in any case; 1 s to 7 d, default 10 min.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub lease: Time<1, { 7 * DAY }>,
+    /// Time from one collection to the next; 0 s to 365 d, default 0 s, which is never.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub interval: Time<0, { 365 * DAY }>,
+    /// Which tags are kept; default all of them.
+    pub retention: Retention,
+}
+
+/// `scrub`: the reading of all content again, to see whether it is still what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ScrubSettings {
+    /// Bytes that it reads in a second, 0 for as many as it can; up to 1 TiB, default 32 MiB.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub rate: Size<0, TIB>,
+    /// Time from the beginning of one scrub to that of the next; 0 s to 365 d, default 0 s, which is never.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub interval: Time<0, { 365 * DAY }>,
+}
+
+/// `private`: the interface for the Kubernetes component and for administrators' commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct PrivateSettings {
+    /// Where it listens; default the Unix socket `private.sock` in the root.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub listen: PrivateListen,
+    /// How it speaks TLS.
+    pub tls: PrivateTlsSettings,
+}
+
+/// `private.tls`: all of them where the private interface listens on an address. The files are read again when they
+/// change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct PrivateTlsSettings {
+    /// The server's certificates (PEM), its own first; default none.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub certificate: Option<PathBuf>,
+    /// The key of the first certificate (PEM); default none.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub key: Option<PathBuf>,
+    /// The authorities (PEM) whose certificates clients need; default none.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub client_ca: Option<PathBuf>,
+}
+
 /// `shutdown`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -152,13 +238,18 @@ pub struct ShutdownSettings {
 }
 
 impl Settings {
-    /// What everybody may do without a login: `anonymous`; where that is absent, everything if there are no users,
-    /// and nothing if there are.
+    /// What everybody may do without a login: `anonymous`; where that is absent, everything if nobody can log in, and
+    /// nothing if somebody can.
     pub fn anonymous_access(&self) -> AnonymousAccess {
-        self.anonymous.unwrap_or(match self.users.is_empty() {
+        self.anonymous.unwrap_or(match self.users.is_empty() && !self.kubernetes.enabled {
             true => AnonymousAccess::Write,
             false => AnonymousAccess::None,
         })
+    }
+
+    /// Whether a repository's name needs a namespace and a path.
+    pub fn needs_namespace(&self) -> bool {
+        self.namespaces.required || self.kubernetes.enabled
     }
 
     /// Threads that serve connections: at least one.
@@ -175,6 +266,20 @@ impl Settings {
     }
 }
 
+impl PrivateSettings {
+    /// The setting of a file that is needed to listen there and is not set.
+    pub(super) fn missing_file(&self) -> Option<&'static str> {
+        let PrivateListen::Tls(_) = self.listen else { return None };
+        let PrivateTlsSettings { certificate, key, client_ca } = &self.tls;
+        let files = [
+            ("private.tls.certificate", certificate),
+            ("private.tls.key", key),
+            ("private.tls.clientCa", client_ca),
+        ];
+        files.into_iter().find(|(_, file)| file.is_none()).map(|(name, _)| name)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -188,8 +293,12 @@ impl Default for Settings {
             namespaces: NamespaceSettings::default(),
             uploads: UploadSettings::default(),
             storage: StorageSettings::default(),
+            gc: GcSettings::default(),
+            scrub: ScrubSettings::default(),
+            private: PrivateSettings::default(),
             shutdown: ShutdownSettings::default(),
             anonymous: None,
+            kubernetes: KubernetesSettings::default(),
             users: Users::default(),
             allow_open: false,
         }
@@ -230,6 +339,27 @@ impl Default for UploadSettings {
 impl Default for StorageSettings {
     fn default() -> Self {
         Self { writes: WriteMode::default(), reserve: Size::new(256 * MIB), cache: Size::new(8 * MIB) }
+    }
+}
+
+impl Default for GcSettings {
+    fn default() -> Self {
+        Self {
+            mode: GcMode::default(),
+            untagged_age: Time::new(DAY),
+            blob_age: Time::new(DAY),
+            told_age: Time::new(HOUR),
+            drain: Time::new(30),
+            lease: Time::new(600),
+            interval: Time::new(0),
+            retention: Retention::default(),
+        }
+    }
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        Self { rate: Size::new(32 * MIB), interval: Time::new(0) }
     }
 }
 

@@ -124,7 +124,13 @@ pub static SETTINGS: &[Setting] = &[
         "namespaces.required",
         namespaces.required,
         None,
-        "Whether a repository's name needs at least two segments, of which the first is its namespace."
+        "Whether a repository's name needs at least two segments, of which the first is its namespace; with `kubernetes.enabled` it always does."
+    ),
+    setting!(
+        "kubernetes.enabled",
+        kubernetes.enabled,
+        None,
+        "Whether users of a Kubernetes cluster log in with their tokens, its RBAC says what they may do, and pushes need a namespace that exists there."
     ),
     setting!(
         "uploads.expiry",
@@ -145,6 +151,90 @@ pub static SETTINGS: &[Setting] = &[
         "Free space on the disk below which pushes are refused (507), while pulls, deletes and the collection go on; 0 to 1024TiB."
     ),
     setting!("storage.cache", storage.cache, None, "Memory for metadata that was read; 1MiB to 1TiB."),
+    setting!(
+        "gc.mode",
+        gc.mode,
+        None,
+        "Whether writing is paused while a collection of garbage marks (`read-only`) or goes on (`online`); both are equally safe."
+    ),
+    setting!(
+        "gc.untaggedAge",
+        gc.untagged_age,
+        None,
+        "Age from which on a collection removes manifests that no tag leads to; 0s to 365d."
+    ),
+    setting!(
+        "gc.blobAge",
+        gc.blob_age,
+        None,
+        "Age from which on a collection removes blobs that no manifest needs; longer than any push takes; 0s to 365d."
+    ),
+    setting!(
+        "gc.toldAge",
+        gc.told_age,
+        None,
+        "Time for which a collection leaves content alone after a client was told that it is there, as that client will not push it again; after a start everything counts as told for as long; 0s to 7d."
+    ),
+    setting!(
+        "gc.drain",
+        gc.drain,
+        None,
+        "Time that running writes get to end before a collection in mode `read-only` marks; 0s to 1h."
+    ),
+    setting!(
+        "gc.lease",
+        gc.lease,
+        None,
+        "Time after which the registry takes writes again in any case when a collection has paused them, the draining counted in; 1s to 7d."
+    ),
+    setting!(
+        "gc.interval",
+        gc.interval,
+        None,
+        "Time from one collection to the next that the registry begins by itself; 0s is never; up to 365d."
+    ),
+    setting!(
+        "gc.retention",
+        gc.retention,
+        None,
+        "Rules about which tags a collection keeps, each with `repositories` (a pattern), `keepLast`, `keepYounger` and `protected` (patterns of tags); the first that fits a repository counts. In the environment: the same as JSON or YAML."
+    ),
+    setting!(
+        "scrub.rate",
+        scrub.rate,
+        None,
+        "Bytes that a scrub reads in a second; 0 is as many as it can; up to 1TiB."
+    ),
+    setting!(
+        "scrub.interval",
+        scrub.interval,
+        None,
+        "Time from the beginning of one scrub to that of the next that the registry begins by itself; 0s is never; up to 365d."
+    ),
+    setting!(
+        "private.listen",
+        private.listen,
+        None,
+        "Where the private interface listens: `unix` is the socket `private.sock` in the root, `unix:<path>` one elsewhere, an IP address and a port is TLS there, `none` is nowhere."
+    ),
+    setting!(
+        "private.tls.certificate",
+        private.tls.certificate,
+        None,
+        "File with the certificates (PEM) of the private interface, its own first; read again when it changes."
+    ),
+    setting!(
+        "private.tls.key",
+        private.tls.key,
+        None,
+        "File with the key (PEM) of that certificate; read again when it changes."
+    ),
+    setting!(
+        "private.tls.clientCa",
+        private.tls.client_ca,
+        None,
+        "File with the authorities (PEM) one of which must have signed a client's certificate; read again when it changes."
+    ),
     setting!(
         "shutdown.drain",
         shutdown.drain,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use super::{Count, LogFilter, LogFormat, Size, Time, WriteMode};
+use super::{Count, GcMode, LogFilter, LogFormat, PrivateListen, Size, Time, WriteMode};
 use crate::access::{AnonymousAccess, Users};
 
 /// Why a text is no value of a setting: a sentence that says what to write.
@@ -44,8 +44,10 @@ from_text!(
     [const MIN: u32, const MAX: u32] Count<MIN, MAX>,
     [const MIN: u64, const MAX: u64] Size<MIN, MAX>,
     [const MIN: u64, const MAX: u64] Time<MIN, MAX>,
+    [] GcMode,
     [] LogFilter,
     [] LogFormat,
+    [] PrivateListen,
     [] WriteMode,
 );
 
@@ -73,6 +75,21 @@ impl Value for PathBuf {
 
     fn shown(&self) -> String {
         self.display().to_string()
+    }
+}
+
+impl Value for Option<PathBuf> {
+    fn parse(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "none" => Ok(None),
+            "" => Err(InvalidValue::new("write the path of a file, or none")),
+            _ if text.contains('\0') => Err(InvalidValue::new("write the path of a file, or none")),
+            path => Ok(Some(path.into())),
+        }
+    }
+
+    fn shown(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The way to the registry: its private interface, over a Unix socket or TLS.
+//! The way to the registry: its private interface, over a Unix socket or TLS; or, for administration, the listener that
+//! serves images, with a token.
 
 mod connect;
 
@@ -6,14 +7,14 @@ use std::time::Duration;
 
 use crate::{Call, Failure, Reason, WAIT_SECONDS_MAX};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Request, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use connect::Connect;
-pub use connect::{Address, InvalidAddress, TlsConfigSource};
+pub use connect::{Address, InvalidAddress, InvalidPublicAddress, TlsConfigSource, TokenSource};
 
 /// Bytes of an answer: 100,000 tags with long names have room.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -25,6 +26,9 @@ const CALL_TIME: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Registry {
     client: Client<Connect, Full<Bytes>>,
+    /// What the paths of calls are below.
+    base: String,
+    token: Option<TokenSource>,
 }
 
 /// Why a call brought no answer.
@@ -36,6 +40,9 @@ pub enum CallError {
     /// The registry cannot be reached, or does not speak the interface.
     #[error("the registry does not answer: {0}")]
     Unreachable(String),
+    /// There is no token to call with.
+    #[error("cannot read the token: {0}")]
+    Token(String),
 }
 
 impl CallError {
@@ -43,7 +50,7 @@ impl CallError {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Failed(failure) => Some(failure.reason),
-            Self::Unreachable(_) => None,
+            Self::Unreachable(_) | Self::Token(_) => None,
         }
     }
 }
@@ -51,16 +58,21 @@ impl CallError {
 impl Registry {
     /// The registry at `address`. Nothing is connected before the first call.
     pub fn new(address: Address) -> Self {
+        let (base, token) = (address.base(), address.token().cloned());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(Connect::new(address));
-        Self { client }
+        Self { client, base, token }
     }
 
     /// Makes a call, and waits for its answer for as long as the call may wait and half a minute more.
     pub async fn call<C: Call>(&self, call: &C) -> Result<C::Answer, CallError> {
-        let limit = CALL_TIME + Duration::from_secs(WAIT_SECONDS_MAX);
+        self.call_within(call, CALL_TIME + Duration::from_secs(WAIT_SECONDS_MAX)).await
+    }
+
+    /// Makes a call, and waits for its answer for as long as `limit`: for calls that wait for something by themselves.
+    pub async fn call_within<C: Call>(&self, call: &C, limit: Duration) -> Result<C::Answer, CallError> {
         match tokio::time::timeout(limit, self.send(call)).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::Unreachable(format!("no answer to {} within {limit:?}", C::PATH))),
@@ -70,11 +82,18 @@ impl Registry {
     async fn send<C: Call>(&self, call: &C) -> Result<C::Answer, CallError> {
         let unreachable = |error: &dyn std::fmt::Display| CallError::Unreachable(error.to_string());
         let body = serde_json::to_vec(call).map_err(|error| unreachable(&error))?;
-        // The host is not looked at: the address is the connector's business.
-        let request = Request::post(format!("http://registry/v1/{}", C::PATH))
+        let mut request = Request::post(format!("{}{}", self.base, C::PATH))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| unreachable(&error))?;
+        if let Some(token) = &self.token {
+            let token = token().map_err(|error| CallError::Token(error.to_string()))?;
+            // The error does not repeat the token.
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+                .map_err(|_| CallError::Token("there are characters in it that no token has".to_owned()))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         let response = self.client.request(request).await.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
             let causes: Vec<String> = causes.map(ToString::to_string).collect();

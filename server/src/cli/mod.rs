@@ -1,15 +1,35 @@
-//! The command line: what can be asked of the program, and the commands that need nothing but the settings.
+//! The command line: what can be asked of the program. `serve` is the registry; the commands of a settings' kind need
+//! nothing but these; the others administer a registry, over its interface while it runs, or on its root while it does not.
+
+mod answer;
+mod check;
+mod collection;
+mod config;
+mod exit;
+mod export;
+mod follow;
+mod progress;
+mod read_only;
+mod rebuild;
+mod root;
+mod scrub;
+mod server;
+mod text;
+mod uploads;
+mod usage;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::access::{InvalidPassword, PasswordHash};
-use crate::settings::{Count, Flags, Loaded, SETTINGS, Setting, Value as _};
+use crate::access::PasswordHash;
+use crate::settings::{Count, Flags, SETTINGS, Setting, Value as _};
+pub use config::{HashPasswordError, hash_password, print_settings};
 
 /// What the program is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +43,71 @@ pub enum Command {
         /// The binary logarithm of the number of rounds.
         cost: u32,
     },
+    /// Administer a registry.
+    Administer(Administer),
+}
+
+/// What an administrator asks for.
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+pub enum Administer {
+    /// Collect garbage: remove what no tag leads to, what nothing needs, and what nothing names.
+    ///
+    /// The registry does it; this command begins it, shows how far it is, and prints what was done. When the command is
+    /// ended before, the collection goes on.
+    #[command(after_help = exit::HELP)]
+    Gc(collection::Gc),
+    /// Keep the registry from taking writes, for a time; or let it take them again.
+    #[command(after_help = exit::HELP)]
+    ReadOnly {
+        /// What is to be done.
+        #[command(subcommand)]
+        command: read_only::ReadOnly,
+    },
+    /// Read all content again, to see whether it is still what it was. What is damaged is taken out of use.
+    #[command(after_help = exit::HELP)]
+    Scrub(scrub::Scrub),
+    /// Say what keeps some content: repositories, manifests, tags.
+    #[command(after_help = exit::HELP)]
+    Why(why::AskWhy),
+    /// Say who has how much.
+    #[command(after_help = exit::HELP)]
+    Du(usage::Du),
+    /// Compare what the metadata says with itself and with the files.
+    #[command(after_help = exit::HELP)]
+    Fsck(check::Fsck),
+    /// List the upload sessions, or end one.
+    #[command(after_help = exit::HELP)]
+    Uploads(uploads::Uploads),
+    /// Write the metadata to the file metadata.export in the root, out of which `rebuild` makes it anew.
+    #[command(after_help = exit::HELP)]
+    Export(export::Export),
+    /// Make the metadata of a stopped registry anew, from metadata.export and the files of the blobs.
+    #[command(after_help = exit::HELP)]
+    Rebuild(rebuild::Rebuild),
+}
+
+impl Administer {
+    /// Does it, and says on standard error what went wrong.
+    pub fn run(self) -> ExitCode {
+        let result = match self {
+            Self::Gc(command) => command.run(),
+            Self::ReadOnly { command } => command.run(),
+            Self::Scrub(command) => command.run(),
+            Self::Why(command) => command.run(),
+            Self::Du(command) => command.run(),
+            Self::Fsck(command) => command.run(),
+            Self::Uploads(command) => command.run(),
+            Self::Export(command) => command.run(),
+            Self::Rebuild(command) => command.run(),
+        };
+        match result {
+            Ok(exit) => exit.into(),
+            Err(error) => {
+                eprintln!("payload-registry: {error}");
+                error.exit().into()
+            }
+        }
+    }
 }
 
 /// Reads the command line; the first argument is the program's name.
@@ -45,64 +130,8 @@ where
         Some(Commands::Config { command: ConfigCommands::HashPassword { cost } }) => {
             Command::HashPassword { cost }
         }
+        Some(Commands::Administer(command)) => Command::Administer(command),
     })
-}
-
-/// Prints each setting with its value and where that came from, and each user with the grants; no secrets.
-pub fn print_settings(loaded: &Loaded, output: &mut impl Write) -> io::Result<()> {
-    let rows: Vec<_> = SETTINGS
-        .iter()
-        .map(|setting| {
-            let value = match setting.key {
-                // What the absence of the setting means is of more use than that it is absent.
-                "anonymous" => loaded.settings.anonymous_access().to_string(),
-                _ => setting.shown(&loaded.settings),
-            };
-            (format!("{}: {value}", setting.key), loaded.origin(setting.key))
-        })
-        .collect();
-    let width = rows.iter().map(|(text, _)| text.chars().count()).max().unwrap_or(0);
-    for (text, origin) in rows {
-        writeln!(output, "{text:width$}  # {origin}")?;
-    }
-    for (name, user) in loaded.settings.users.iter() {
-        let password =
-            if user.password_hash.is_some() { "has a password" } else { "no password, cannot log in" };
-        write!(output, "users.{name}: {password}")?;
-        for grant in &user.projects {
-            write!(output, "; {grant}")?;
-        }
-        writeln!(output)?;
-    }
-    Ok(())
-}
-
-/// Why no hash was printed.
-#[derive(Debug, thiserror::Error)]
-pub enum HashPasswordError {
-    /// Standard input cannot be read, or standard output cannot be written.
-    #[error("cannot read the password or write its hash: {0}")]
-    Io(#[from] io::Error),
-    /// No hash can be made of what was read.
-    #[error("{0}")]
-    Password(#[from] InvalidPassword),
-}
-
-/// Reads a password, up to the end of the line, from `input` and writes its bcrypt hash to `output`.
-pub fn hash_password(
-    input: impl BufRead,
-    output: &mut impl Write,
-    cost: u32,
-) -> Result<(), HashPasswordError> {
-    // More than bcrypt takes is an error; so is the rest of an input without an end.
-    const INPUT_LEN_MAX: u64 = 4096;
-    let mut line = String::new();
-    input.take(INPUT_LEN_MAX).read_line(&mut line)?;
-    let password = line.strip_suffix('\n').unwrap_or(&line);
-    let password = password.strip_suffix('\r').unwrap_or(password);
-    let hash = PasswordHash::of(password, cost)?;
-    writeln!(output, "{}", hash.reveal())?;
-    Ok(())
 }
 
 /// A container registry: OCI distribution specification 1.1, with its content on a local disk.
@@ -138,6 +167,8 @@ enum Commands {
         #[command(subcommand)]
         command: ConfigCommands,
     },
+    #[command(flatten)]
+    Administer(Administer),
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,7 +269,6 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::settings;
 
     fn parsed(line: &str) -> Result<Command, clap::Error> {
         parse(std::iter::once("payload-registry").chain(line.split_whitespace()))
@@ -308,48 +338,5 @@ mod tests {
             assert!(help.contains("--config"));
         }
         assert_eq!(parsed("--version").expect_err("version").kind(), ErrorKind::DisplayVersion);
-    }
-
-    #[test]
-    fn printed_settings_have_origins_and_no_secrets() {
-        let hash = PasswordHash::of("secret", 4).expect("valid");
-        let users = format!(
-            r#"{{jane: {{passwordHash: "{}", projects: [{{name: a, subPath: b/*, access: FULL}}]}}, ghost: {{}}}}"#,
-            hash.reveal()
-        );
-        let environment = [("PAYLOAD_REGISTRY_USERS".into(), users.into())];
-        let flags = Flags { threads: Some(Count::new(2)), ..Flags::default() };
-        let loaded = settings::load(&flags, environment).expect("valid");
-        let mut output = Vec::new();
-        print_settings(&loaded, &mut output).expect("memory");
-        let output = String::from_utf8(output).expect("text");
-        let line = |start: &str| {
-            let line = output.lines().find(|line| line.starts_with(start)).unwrap_or_default();
-            line.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(line("listen:"), "listen: 127.0.0.1:5000 # default");
-        assert_eq!(line("threads:"), "threads: 2 # --threads");
-        assert_eq!(line("anonymous:"), "anonymous: none # default");
-        assert_eq!(line("users:"), "users: 2 users # PAYLOAD_REGISTRY_USERS");
-        assert_eq!(line("users.jane:"), "users.jane: has a password; FULL in a/b/*");
-        assert_eq!(line("users.ghost:"), "users.ghost: no password, cannot log in");
-        assert!(!output.contains(&hash.reveal()[7..]));
-        assert!(SETTINGS.iter().all(|setting| !line(&format!("{}:", setting.key)).is_empty()));
-    }
-
-    #[test]
-    fn a_hash_is_of_the_first_line() {
-        for input in ["pass word", "pass word\n", "pass word\r\n", "pass word\nmore\n"] {
-            let mut output = Vec::new();
-            hash_password(input.as_bytes(), &mut output, 4).expect("valid");
-            let text = String::from_utf8(output).expect("text");
-            let hash: PasswordHash = text.trim_end().parse().expect("own hash");
-            assert!(hash.verify(b"pass word") && text.ends_with('\n'), "{input:?}");
-        }
-        for input in ["", "\n", "a\tb\n", &"a".repeat(72)] {
-            let mut output = Vec::new();
-            assert!(hash_password(input.as_bytes(), &mut output, 4).is_err(), "{input:?}");
-            assert!(output.is_empty());
-        }
     }
 }
