@@ -7,6 +7,8 @@
 
 pub mod api;
 pub mod cluster;
+pub mod logging;
+pub mod settings;
 pub mod tls;
 
 pub use interface::client as registry;

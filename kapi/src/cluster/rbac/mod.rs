@@ -1,0 +1,50 @@
+//! Who may do what: RBAC, as far as it speaks of `payloadrepositoryaccesses`, made into the registry's rules.
+
+mod binding;
+mod objects;
+mod permission;
+
+use std::time::Duration;
+
+use futures::stream::{StreamExt as _, select_all};
+use interface::SetRules;
+use kube::runtime::watcher::Config;
+use kube::{Api, Client};
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+use super::follow::follow;
+use super::publication::Publication;
+use super::readiness::Readiness;
+use objects::{Change, Objects};
+
+/// How long changes are gathered after the first of them: `kubectl apply` of a role and its binding is one change, and a
+/// controller that writes hundreds is few.
+const GATHERING: Duration = Duration::from_millis(75);
+
+/// Follows RBAC for ever, and publishes the rules that come of it.
+pub(super) async fn keep_rules(client: Client, rules: &Publication<SetRules>, readiness: &Readiness) {
+    let config = Config::default;
+    let mut changes = select_all([
+        follow(Api::all(client.clone()), "roles", config()).map(Change::Role).boxed(),
+        follow(Api::all(client.clone()), "clusterroles", config()).map(Change::ClusterRole).boxed(),
+        follow(Api::all(client.clone()), "rolebindings", config()).map(Change::RoleBinding).boxed(),
+        follow(Api::all(client), "clusterrolebindings", config()).map(Change::ClusterRoleBinding).boxed(),
+    ]);
+    let mut objects = Objects::default();
+    while let Some(change) = changes.next().await {
+        if !objects.take(change) {
+            continue;
+        }
+        let end = Instant::now() + GATHERING;
+        while let Ok(Some(change)) = timeout_at(end, changes.next()).await {
+            objects.take(change);
+        }
+        if let Some(compiled) = objects.rules() {
+            if readiness.rules.set() {
+                info!(rules = compiled.len(), "RBAC is known");
+            }
+            rules.publish(SetRules { rules: compiled });
+        }
+    }
+}
