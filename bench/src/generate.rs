@@ -35,17 +35,18 @@ impl std::fmt::Display for GenerateError {
     }
 }
 
-/// Makes `root` with the metadata of about `blobs` blobs.
-pub fn generate(root: &Path, blobs: u64) -> Result<(), GenerateError> {
+/// Makes `root` with the metadata of about `blobs` blobs, in so many `namespaces`.
+pub fn generate(root: &Path, blobs: u64, namespaces: u64) -> Result<(), GenerateError> {
     std::fs::create_dir(root).map_err(GenerateError::Root)?;
     let metadata =
         Metadata::open_file(root.join("metadata.redb"), 256 << 20).map_err(GenerateError::Metadata)?;
     let images = blobs.div_ceil(LAYERS + 1);
+    let of_namespace = images.div_ceil(namespaces);
     let began = Instant::now();
     for first in (0..images).step_by(BATCH as usize) {
         let last = (first + BATCH).min(images);
         let write = move |transaction: &mut Transaction<'_>| {
-            (first..last).try_for_each(|image| put_image(transaction, image))
+            (first..last).try_for_each(|image| put_image(transaction, image / of_namespace, image))
         };
         metadata.write_blocking(write).map_err(GenerateError::Metadata)?;
         if first % (BATCH * 50) == 0 {
@@ -59,8 +60,8 @@ pub fn generate(root: &Path, blobs: u64) -> Result<(), GenerateError> {
     Ok(())
 }
 
-fn put_image(transaction: &mut Transaction<'_>, image: u64) -> Result<(), MetadataError> {
-    let name = format!("generated/app-{}", image / IMAGES_PER_REPOSITORY);
+fn put_image(transaction: &mut Transaction<'_>, namespace: u64, image: u64) -> Result<(), MetadataError> {
+    let name = format!("generated-{namespace}/app-{}", image / IMAGES_PER_REPOSITORY);
     let repository: RepositoryName = name.parse().expect("a name");
     let now = Timestamp(image);
     let blob = |number: u64| ContentHasher::digest(Algorithm::Sha256, &(image * 16 + number).to_le_bytes());

@@ -6,6 +6,7 @@ mod crowd;
 mod generate;
 mod head;
 mod http;
+mod objects;
 mod peer;
 mod report;
 mod scenario;
@@ -20,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use compare::Comparison;
+use objects::Objects;
+use report::Figures;
 use scenario::Scenario;
 use server::Server;
 use store::Store;
@@ -36,7 +39,7 @@ struct CommandLine {
 
 #[derive(Args)]
 struct Target {
-    /// Where the registry is, such as `http://127.0.0.1:5000`; it is spoken to by plain HTTP.
+    /// Where the registry is, such as `http://127.0.0.1:5000`; it is spoken to by plain HTTP, but for `objects`.
     #[arg(long, visible_alias = "url", global = true, default_value = "127.0.0.1:5000", value_parser = address)]
     address: SocketAddr,
     /// A process of the registry, to measure its CPU and memory with all its children; may be given several times.
@@ -59,6 +62,8 @@ enum Command {
     Scenario(Scenario),
     /// Start payload-registry and others, and do the same to each of them in turn.
     Compare(Comparison),
+    /// List tags as Kubernetes objects, of a `payload-registry-kapi` at the address: of a namespace, a page of all, all.
+    Objects(Objects),
     /// Fill a new root of payload-registry with metadata of so many blobs, without their bytes; then start it on that root.
     Generate {
         /// The root; must not exist.
@@ -67,6 +72,9 @@ enum Command {
         /// Blobs.
         #[arg(long, default_value_t = 1_000_000)]
         blobs: u64,
+        /// Namespaces that the images are spread over, `generated-0` and so on.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        namespaces: u64,
     },
 }
 
@@ -75,10 +83,13 @@ fn main() -> ExitCode {
     let result = match &command {
         Command::Scenario(scenario) => measure(&target, scenario),
         Command::Compare(comparison) => compare::compare(comparison, target.rounds, target.json),
-        Command::Generate { root, blobs } => match generate::generate(root, *blobs) {
-            Ok(()) => Ok(true),
-            Err(error) => Err(format!("cannot fill {}: {error}", root.display())),
-        },
+        Command::Objects(objects) => measure_objects(&target, objects),
+        Command::Generate { root, blobs, namespaces } => {
+            match generate::generate(root, *blobs, *namespaces) {
+                Ok(()) => Ok(true),
+                Err(error) => Err(format!("cannot fill {}: {error}", root.display())),
+            }
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -98,9 +109,20 @@ fn measure(target: &Target, scenario: &Scenario) -> Result<bool, String> {
         None => Store::Registry(target.address),
     };
     let server = Server::new(&target.pids);
+    rounds(target, |round| scenario.measure(target.address, &store, &server, round))
+}
+
+/// Measures lists of objects in each round, and says whether nothing failed.
+fn measure_objects(target: &Target, objects: &Objects) -> Result<bool, String> {
+    let server = Server::new(&target.pids);
+    rounds(target, |_| objects.measure(target.address, &server))
+}
+
+/// Prints the figures of each round, and says whether nothing failed.
+fn rounds(target: &Target, measure: impl Fn(usize) -> Result<Vec<Figures>, String>) -> Result<bool, String> {
     let mut is_clean = true;
     for round in 0..target.rounds {
-        for figures in scenario.measure(target.address, &store, &server, round)? {
+        for figures in measure(round)? {
             is_clean &= figures.outcome.failures.is_empty();
             if target.json {
                 println!("{}", figures.json());
@@ -113,10 +135,11 @@ fn measure(target: &Target, scenario: &Scenario) -> Result<bool, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    if text.starts_with("https://") {
-        return Err("it is spoken to by plain HTTP only".to_owned());
-    }
-    let host = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+        .unwrap_or(text)
+        .trim_end_matches('/');
     let with_port = if host.rsplit_once(':').is_some() { host.to_owned() } else { format!("{host}:80") };
     let mut addresses = with_port.to_socket_addrs().map_err(|error| error.to_string())?;
     addresses.next().ok_or_else(|| format!("{host} has no address"))
