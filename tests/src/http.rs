@@ -235,8 +235,8 @@ pub const SPEC_CODES: [&str; 14] = [
 
 /// A connection to the server. Everything that takes longer than [`PATIENCE`] is an error.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Connection {
@@ -263,6 +263,18 @@ impl Connection {
         Ok(Self { stream: BufReader::new(self.stream.get_ref().try_clone()?) })
     }
 
+    /// Says that nothing more will be sent; responses can still be read.
+    pub fn finish_sending(&mut self) {
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// A connection over a stream that has its own limits on waiting.
+    pub fn over(stream: S) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
     /// Writes bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
@@ -283,11 +295,6 @@ impl Connection {
     pub fn exchange(&mut self, request: &Request) -> io::Result<Response> {
         self.send(request);
         self.receive(&request.method)
-    }
-
-    /// Says that nothing more will be sent; responses can still be read.
-    pub fn finish_sending(&mut self) {
-        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
     }
 
     /// Reads everything up to the end of the connection. A reset counts as an end; silence doesn't.

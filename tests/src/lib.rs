@@ -3,20 +3,42 @@
 //! * [`server`] runs the program: start, stop, kill, restart on the same root;
 //! * [`http`] is an HTTP/1.1 client that says exactly what a test wants said, right or wrong;
 //! * [`client`] is a registry client on top of it;
+//! * [`cluster`] is the double of a Kubernetes API server, [`front_proxy`] its way to aggregated APIs, [`authority`] the
+//!   certificates of both;
+//! * [`component`] plays the Kubernetes component towards the server;
+//! * [`administer`] runs the commands of administrators;
 //! * [`content`] makes blobs, digests and manifests;
+//! * [`kapi`] runs the Kubernetes component, [`installation`] all of it together;
+//! * [`kubectl`] runs the real one;
 //! * [`layout`] writes an image as a directory that other clients can read;
+//! * [`manifests`] are those below `deploy/`;
+//! * [`private`] calls the server's private interface;
 //! * [`tools`] finds, or installs, what others wrote;
 //! * [`volume`] is a small file system of its own, to be filled up or mounted read-only.
 
+pub mod administer;
+pub mod authority;
 pub mod client;
+pub mod cluster;
+pub mod component;
 pub mod content;
+pub mod front_proxy;
 pub mod http;
+pub mod installation;
+pub mod kapi;
+pub mod kubectl;
 pub mod layout;
+pub mod manifests;
+pub mod private;
+mod process;
 pub mod server;
 pub mod tools;
 pub mod volume;
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
 
 /// How long anything may take before it counts as hanging: far more than a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,4 +54,13 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         assert!(Instant::now() < deadline, "in vain waited for this: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// What servers and clients of the tests' own run on that do not fit into one thread.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().expect("a runtime")
+    });
+    &RUNTIME
 }

@@ -1,22 +1,20 @@
 //! Runs the program as a process of its own, and makes sure that it ends with the test.
 
-use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
-use std::thread;
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::http::{Connection, Request};
-use crate::{PATIENCE, eventually};
+use crate::private::Private;
+use crate::process::{self, Process, ShowOnFailure};
 
 /// The program under test: `PAYLOAD_REGISTRY_BIN` if set, else what the workspace builds, in this test's profile.
 #[track_caller]
@@ -24,7 +22,7 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| match std::env::var_os("PAYLOAD_REGISTRY_BIN") {
         Some(path) => Some(path.into()),
-        None => build(),
+        None => process::build("server", "payload-registry"),
     });
     program.as_deref().expect("the server builds")
 }
@@ -37,64 +35,7 @@ pub fn is_release() -> bool {
 /// The program as a command, with none of the settings that this process happens to have in its environment.
 #[track_caller]
 pub fn command() -> Command {
-    let mut command = Command::new(program());
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PAYLOAD_REGISTRY_"))
-    {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Builds the program into the directory that this very test was built into: `<target>/<profile>/deps/<test>`.
-fn build() -> Option<PathBuf> {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile_dir = test.ancestors().nth(2).expect("a test lies two levels below its profile's directory");
-    let target_dir = profile_dir.parent().expect("a profile's directory lies in the target directory");
-    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "server",
-            "--bin",
-            "payload-registry",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
-        .arg(target_dir)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()
-        .expect("cargo runs");
-    status.success().then(|| profile_dir.join("payload-registry"))
-}
-
-/// Starts a process that is killed when this one ends, however it ends.
-fn spawn(mut command: Command) -> io::Result<Child> {
-    // The kernel sends the signal when the *thread* that started the process ends, and a test's thread ends with the
-    // test; so one thread that never ends starts them all.
-    static STARTER: LazyLock<Sender<(Command, Sender<io::Result<Child>>)>> = LazyLock::new(|| {
-        let (jobs, queue) = mpsc::channel::<(Command, Sender<io::Result<Child>>)>();
-        thread::spawn(move || {
-            for (mut command, reply) in queue {
-                let _ = reply.send(command.spawn());
-            }
-        });
-        jobs
-    });
-    // SAFETY: between fork and exec only a system call is made, which is safe there.
-    unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
-    }
-    let (reply, answer) = mpsc::channel();
-    STARTER.send((command, reply)).expect("the starter lives as long as the process");
-    answer.recv().expect("the starter answers each job")
+    process::command(program())
 }
 
 /// Makes the calling process fail with `EPERM` wherever it asks for a ring.
@@ -178,9 +119,9 @@ impl Launch {
     pub fn start(self) -> Server {
         let dir = TempDir::with_prefix("payload-registry-test-").expect("a directory for the test");
         let root = self.root.clone().unwrap_or_else(|| dir.path().join("root"));
-        let mut process = Process::start(&self, dir.path(), &root);
-        let show = ShowOnFailure::new(&process.log);
-        match process.listening() {
+        let mut process = self.run(dir.path(), &root);
+        let show = ShowOnFailure::new("server", &process.log);
+        match process.listening("http") {
             Some(address) => Server { launch: self, process, address, root, show: Some(show), _dir: dir },
             None => panic!("the server does not listen"),
         }
@@ -191,12 +132,31 @@ impl Launch {
     pub fn refusal(self) -> Refusal {
         let dir = TempDir::with_prefix("payload-registry-test-").expect("a directory for the test");
         let root = self.root.clone().unwrap_or_else(|| dir.path().join("root"));
-        let mut process = Process::start(&self, dir.path(), &root);
-        let _show = ShowOnFailure::new(&process.log);
-        if let Some(address) = process.listening() {
+        let mut process = self.run(dir.path(), &root);
+        let _show = ShowOnFailure::new("server", &process.log);
+        if let Some(address) = process.listening("http") {
             panic!("the server started, and listens on {address}");
         }
         Refusal { status: process.wait(), output: process.log.text() }
+    }
+
+    #[track_caller]
+    fn run(&self, dir: &Path, root: &Path) -> Process {
+        let mut command = command();
+        command.arg("serve").arg("--listen").arg(&self.listen).arg("--root").arg(root);
+        if let Some(text) = &self.config {
+            let path = dir.join("config.yaml");
+            std::fs::write(&path, text).expect("a file in the test's own directory");
+            command.arg("--config").arg(path);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if !self.has_io_uring {
+            // SAFETY: between fork and exec only system calls are made, which is safe there.
+            unsafe {
+                command.pre_exec(forbid_io_uring);
+            }
+        }
+        Process::start(command)
     }
 }
 
@@ -278,12 +238,22 @@ impl Server {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.pid()
     }
 
     /// A registry client without credentials.
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    /// Its private interface, on the socket in the root.
+    pub fn private(&self) -> Private {
+        Private::unix(self.root.join("private.sock"))
+    }
+
+    /// All that it has written since it was started.
+    pub fn log(&self) -> String {
+        self.process.log.text()
     }
 
     /// A plain connection.
@@ -338,9 +308,9 @@ impl Server {
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(self.process.ended(), "the server still runs");
-        self.process = Process::start(&self.launch, self._dir.path(), &self.root);
-        self.show = Some(ShowOnFailure::new(&self.process.log));
-        self.address = self.process.listening().expect("the server listens again");
+        self.process = self.launch.run(self._dir.path(), &self.root);
+        self.show = Some(ShowOnFailure::new("server", &self.process.log));
+        self.address = self.process.listening("http").expect("the server listens again");
     }
 }
 
@@ -374,7 +344,7 @@ impl Shared {
             Arc::new(server)
         });
         *shared = Arc::downgrade(&server);
-        Lease { _show: ShowOnFailure::new(&server.process.log), server }
+        Lease { _show: ShowOnFailure::new("server", &server.process.log), server }
     }
 }
 
@@ -390,143 +360,5 @@ impl std::ops::Deref for Lease {
 
     fn deref(&self) -> &Server {
         &self.server
-    }
-}
-
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    /// The lines of its standard output; ends with the output.
-    lines: Mutex<mpsc::Receiver<String>>,
-    log: Log,
-    /// The threads that fill the log; they end with the process.
-    readers: Vec<thread::JoinHandle<()>>,
-}
-
-impl Process {
-    #[track_caller]
-    fn start(launch: &Launch, dir: &Path, root: &Path) -> Self {
-        let mut command = command();
-        command.arg("serve").arg("--listen").arg(&launch.listen).arg("--root").arg(root);
-        if let Some(text) = &launch.config {
-            let path = dir.join("config.yaml");
-            std::fs::write(&path, text).expect("a file in the test's own directory");
-            command.arg("--config").arg(path);
-        }
-        command.envs(launch.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if !launch.has_io_uring {
-            // SAFETY: between fork and exec only system calls are made, which is safe there.
-            unsafe {
-                command.pre_exec(forbid_io_uring);
-            }
-        }
-        let mut child = spawn(command).expect("the program runs");
-        let log = Log::default();
-        let (sender, lines) = mpsc::channel();
-        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-        let readers = vec![
-            log.follow(stdout, move |line| drop(sender.send(line.to_owned()))),
-            log.follow(stderr, |_| ()),
-        ];
-        Self { child, lines: Mutex::new(lines), log, readers }
-    }
-
-    /// Waits for the line that says where it listens; none if it ends before.
-    #[track_caller]
-    fn listening(&mut self) -> Option<SocketAddr> {
-        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let line = match lines.recv_timeout(PATIENCE) {
-                Ok(line) => line,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    panic!("the server neither listens nor ends: {}", self.log.text())
-                }
-            };
-            let address = line.split_once("listening on http://").map(|(_, rest)| rest);
-            if let Some(address) = address {
-                let end = address
-                    .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
-                    .unwrap_or(address.len());
-                let mut address: SocketAddr =
-                    address[..end].parse().expect("an address behind \"listening on http://\"");
-                if address.ip().is_unspecified() {
-                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-                }
-                return Some(address);
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let _ = kill_process(Pid::from_child(&self.child), signal);
-    }
-
-    fn ended(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_some()
-    }
-
-    #[track_caller]
-    fn wait(&mut self) -> ExitStatus {
-        let status =
-            eventually("the server ends", || self.child.try_wait().expect("a child can be waited for"));
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
-        status
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What a process has written so far, standard output and standard error together.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Log {
-    /// Takes in what comes out of a pipe, and hands each line on.
-    fn follow<F>(&self, pipe: impl Read + Send + 'static, on_line: F) -> thread::JoinHandle<()>
-    where
-        F: Fn(&str) + Send + 'static,
-    {
-        let log = Arc::clone(&self.0);
-        thread::spawn(move || {
-            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line);
-                *log.lock().unwrap_or_else(PoisonError::into_inner) += &format!("{line}\n");
-                on_line(&line);
-            }
-        })
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Shows what a process wrote from here on, if the test fails.
-#[derive(Debug)]
-struct ShowOnFailure {
-    log: Log,
-    from: usize,
-}
-
-impl ShowOnFailure {
-    fn new(log: &Log) -> Self {
-        Self { log: log.clone(), from: log.text().len() }
-    }
-}
-
-impl Drop for ShowOnFailure {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let text = self.log.text();
-            let from = text.floor_char_boundary(self.from.max(text.len().saturating_sub(20_000)));
-            eprintln!("the server wrote:\n{}", &text[from..]);
-        }
     }
 }

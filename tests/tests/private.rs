@@ -1,0 +1,750 @@
+//! Checks the private interface: what the Kubernetes component and administrators' commands rely on.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use interface::{
+    AnswerReview, Call, Caller, Change, ChangeKind, Changes, DeleteAllTags, DeleteTag, Failure, GetTag,
+    ListPrefixes, ListTags, Namespace, NextReviews, ObjectName, Position, Preconditions, PurgeNamespace,
+    Reason, Rule, SetNamespaces, SetRules, Subject, Tag, TagPage, Verb, Verdict, WatchTags,
+};
+use serde_json::json;
+use tests::authority::{Authority, Certificate};
+use tests::client::Client;
+use tests::content::{DOCKER_MANIFEST, Manifest, OCI_CONFIG, OCI_INDEX, descriptor, image};
+use tests::eventually;
+use tests::http::Request;
+use tests::private::{Private, SERVER_NAME};
+use tests::server::{Launch, Server};
+
+fn list(namespace: Option<&str>) -> ListTags {
+    ListTags { caller: Caller::Unrestricted, namespace: namespace.map(Into::into), after: None, limit: None }
+}
+
+fn user(name: &str) -> Caller {
+    Caller::User { name: name.into(), groups: vec!["system:authenticated".into()] }
+}
+
+fn get(namespace: &str, path: &str, tag: &str) -> GetTag {
+    GetTag { caller: Caller::Unrestricted, namespace: namespace.into(), name: ObjectName::new(path, tag) }
+}
+
+fn delete(namespace: &str, path: &str, tag: &str) -> DeleteTag {
+    DeleteTag {
+        caller: Caller::Unrestricted,
+        namespace: namespace.into(),
+        name: ObjectName::new(path, tag),
+        preconditions: Preconditions::default(),
+        dry_run: false,
+    }
+}
+
+fn delete_all(namespace: &str) -> DeleteAllTags {
+    DeleteAllTags { caller: Caller::Unrestricted, namespace: namespace.into(), names: None, dry_run: false }
+}
+
+/// What changed after a number, without waiting.
+fn watch(after: u64) -> WatchTags {
+    WatchTags { caller: Caller::Unrestricted, namespace: None, after, limit: 1000, wait_seconds: 0 }
+}
+
+fn rule(user: &str, namespace: Option<&str>, verbs: &[Verb], patterns: &[&str]) -> Rule {
+    Rule {
+        subjects: vec![Subject::User(user.into())],
+        namespace: namespace.map(Into::into),
+        verbs: verbs.to_vec(),
+        patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+    }
+}
+
+fn namespaces(names: &[&str]) -> SetNamespaces {
+    let namespaces =
+        names.iter().map(|&name| Namespace { name: name.into(), is_terminating: false }).collect();
+    SetNamespaces { namespaces }
+}
+
+#[track_caller]
+fn refused<C: Call>(private: &Private, call: &C, reason: Reason) -> Failure {
+    match private.call(call) {
+        Err(failure) if failure.reason == reason => failure,
+        Err(failure) => panic!("expected {reason:?}, got {failure:?}"),
+        Ok(_) => panic!("expected {reason:?}, and {} succeeded", C::PATH),
+    }
+}
+
+/// Pushes an image once, and further tags by hundreds.
+fn push_tags(client: &Client, repository: &str, tags: &[String]) -> Manifest {
+    let manifest = client.push_image(repository, &tags[0], repository);
+    set_tags(client, repository, tags, &manifest);
+    manifest
+}
+
+fn set_tags(client: &Client, repository: &str, tags: &[String], manifest: &Manifest) {
+    for some in tags.chunks(100) {
+        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
+        let target = format!("/v2/{repository}/manifests/{}?{}", manifest.digest(), query.join("&"));
+        let request = Request::new("PUT", target).header("Content-Type", &manifest.media_type);
+        client.send(request.body(manifest.bytes.clone())).expect(201);
+    }
+}
+
+fn positions(tags: &[Tag]) -> Vec<Position> {
+    tags.iter().map(|tag| Position { namespace: tag.namespace.clone(), name: tag.object_name() }).collect()
+}
+
+/// All tags, page by page.
+fn paged(private: &Private, namespace: Option<&str>, limit: u32) -> Vec<Tag> {
+    let mut tags: Vec<Tag> = Vec::new();
+    loop {
+        let page: TagPage =
+            private.must(&ListTags { after: positions(&tags).pop(), limit: Some(limit), ..list(namespace) });
+        assert!(page.tags.len() <= limit as usize);
+        assert!(!page.has_more || page.tags.len() == limit as usize, "a page is full where there are more");
+        assert!(page.has_more || page.remaining == Some(0));
+        tags.extend(page.tags);
+        if !page.has_more {
+            return tags;
+        }
+    }
+}
+
+#[test]
+fn lists_are_in_the_order_of_names_and_pages_make_up_the_whole() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    assert!(private.must(&list(None)).sequence > 0, "also where there is nothing");
+    let mut expected = BTreeSet::new();
+    for repository in ["ns/a", "ns/a/b", "ns/zz", "ns2/a", "ns-a/b", "ns.b/a", "n/a", "alone"] {
+        let tags: Vec<String> = ["latest", "1", "1.0", "1.0.0", "Z", "a", "_x", "zz-9"]
+            .map(|tag| format!("{tag}{}", repository.len()))
+            .into();
+        push_tags(&client, repository, &tags);
+        if let Some((namespace, path)) = repository.split_once('/') {
+            let name =
+                |tag: &String| Position { namespace: namespace.into(), name: ObjectName::new(path, tag) };
+            expected.extend(tags.iter().map(name));
+        }
+    }
+    let expected: Vec<Position> = expected.into_iter().collect();
+    let whole = private.must(&list(None));
+    assert_eq!(positions(&whole.tags), expected);
+    assert!(!whole.has_more && whole.remaining == Some(0));
+    for limit in [1, 2, 7, 8, 9, 24, 55, 56, 57] {
+        assert_eq!(paged(&private, None, limit), whole.tags, "{limit}");
+    }
+    for namespace in ["ns", "ns2", "ns-a", "ns.b", "n"] {
+        let tags: Vec<Tag> = whole.tags.iter().filter(|tag| tag.namespace == namespace).cloned().collect();
+        assert_eq!(private.must(&list(Some(namespace))).tags, tags, "{namespace}");
+        for limit in [1, 5, 8, 30] {
+            assert_eq!(paged(&private, Some(namespace), limit), tags, "{namespace} {limit}");
+        }
+        let first = private.must(&ListTags { limit: Some(3), ..list(Some(namespace)) });
+        assert_eq!((first.has_more, first.remaining), (true, Some(tags.len() as u64 - 3)));
+    }
+    for namespace in ["", "none", "alone", "ns/a", "NS", "ns/"] {
+        assert_eq!(private.must(&list(Some(namespace))).tags, [], "{namespace:?}");
+    }
+    refused(&private, &ListTags { limit: Some(0), ..list(None) }, Reason::Invalid);
+}
+
+#[test]
+fn a_tag_has_its_manifest_and_its_configuration() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let pushed = client.push_image("ns/app/web", "v1", "one");
+    let details = private.must(&get("ns", "app/web", "v1"));
+    assert_eq!(details.tag, private.must(&list(Some("ns"))).tags[0]);
+    assert_eq!(details.tag.digest, pushed.digest());
+    assert_eq!(details.manifest.as_bytes(), pushed.bytes);
+    assert_eq!(details.media_type, pushed.media_type);
+    let config = details.config.expect("an image has a configuration");
+    assert_eq!(config, r#"{"architecture":"amd64","os":"linux","author":"one"}"#);
+
+    // Another one in Docker's types, whose configuration is a file of its own in the store.
+    let config = format!(r#"{{"architecture":"amd64","comment":"{}"}}"#, "c".repeat(100_000)).into_bytes();
+    client.push_blob("ns/app/web", &config);
+    let mut docker = image(descriptor("application/vnd.docker.container.image.v1+json", &config), vec![]);
+    docker["mediaType"] = json!(DOCKER_MANIFEST);
+    client.push_manifest("ns/app/web", "docker", &Manifest::new(&docker));
+    let details = private.must(&get("ns", "app/web", "docker"));
+    assert_eq!(details.config.map(String::into_bytes), Some(config));
+
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
+        {"mediaType": pushed.media_type, "digest": pushed.digest(), "size": pushed.bytes.len()}]});
+    client.push_manifest("ns/app/web", "index", &Manifest::new(&index));
+    let details = private.must(&get("ns", "app/web", "index"));
+    assert_eq!((details.media_type.as_str(), details.config), (OCI_INDEX, None));
+
+    let large = format!(r#"{{"comment":"{}"}}"#, "c".repeat(1 << 20)).into_bytes();
+    let nothing_of_it = [
+        ("large", OCI_CONFIG, large.as_slice()),
+        ("text", OCI_CONFIG, b"{no JSON"),
+        ("array", OCI_CONFIG, b"[]"),
+        ("binary", OCI_CONFIG, &[0xff, 0xfe]),
+        ("artifact", "application/vnd.example+json", b"{}"),
+    ];
+    for (tag, media_type, config) in nothing_of_it {
+        client.push_blob("ns/app/web", config);
+        client.push_manifest(
+            "ns/app/web",
+            tag,
+            &Manifest::new(&image(descriptor(media_type, config), vec![])),
+        );
+        assert_eq!(private.must(&get("ns", "app/web", tag)).config, None, "{tag}");
+    }
+
+    for (namespace, path, tag) in
+        [("ns", "app/web", "v2"), ("ns", "app", "v1"), ("n", "app/web", "v1"), ("ns/app", "web", "v1")]
+    {
+        refused(&private, &get(namespace, path, tag), Reason::NotFound);
+    }
+}
+
+#[test]
+fn a_uid_is_that_of_a_tags_life() {
+    let mut server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    client.push_image("ns/app", "v1", "one");
+    let first = private.must(&get("ns", "app", "v1")).tag;
+    client.push_image("ns/app", "v1", "one");
+    assert_eq!(private.must(&get("ns", "app", "v1")).tag, first, "the same again changes nothing");
+    client.push_image("ns/app", "v1", "two");
+    let moved = private.must(&get("ns", "app", "v1")).tag;
+    assert_eq!((&moved.uid, moved.created_at_ms), (&first.uid, first.created_at_ms));
+    assert!(moved.sequence > first.sequence && moved.digest != first.digest);
+
+    server.stop();
+    server.restart();
+    assert_eq!(private.must(&get("ns", "app", "v1")).tag, moved, "a restart changes nothing");
+    let client = server.client();
+    client.delete("/v2/ns/app/manifests/v1").expect(202);
+    client.push_image("ns/app", "v1", "two");
+    let again = private.must(&get("ns", "app", "v1")).tag;
+    assert_ne!(again.uid, first.uid);
+    assert!(again.sequence > moved.sequence);
+}
+
+#[test]
+fn deletes_obey_their_preconditions() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let manifest = client.push_image("ns/app", "v1", "one");
+    set_tags(&client, "ns/app", &["v2".into()], &manifest);
+    let tag = private.must(&get("ns", "app", "v1")).tag;
+
+    let with = |uid: Option<&str>, sequence| {
+        let preconditions = Preconditions { uid: uid.map(Into::into), sequence };
+        DeleteTag { preconditions, ..delete("ns", "app", "v1") }
+    };
+    for wrong in
+        [with(Some("00000000-0000-8000-8000-000000000000"), None), with(None, Some(tag.sequence + 1))]
+    {
+        refused(&private, &wrong, Reason::Conflict);
+        refused(&private, &DeleteTag { dry_run: true, ..wrong }, Reason::Conflict);
+    }
+    let right = with(Some(&tag.uid), Some(tag.sequence));
+    assert_eq!(private.must(&DeleteTag { dry_run: true, ..right.clone() }), tag);
+    assert_eq!(private.must(&list(Some("ns"))).tags.len(), 2, "a dry run deletes nothing");
+    assert_eq!(private.must(&right), tag);
+    refused(&private, &right, Reason::NotFound);
+    refused(&private, &DeleteTag { dry_run: true, ..right }, Reason::NotFound);
+    assert_eq!(client.tags("ns/app"), ["v2"]);
+    // The manifest stays, with its other tag.
+    client.assert_manifest("ns/app", "v2", &manifest);
+    client.assert_manifest("ns/app", &manifest.digest(), &manifest);
+    for name in ["audit", "delete tag", "ns/app", "v1", "unrestricted", &tag.digest] {
+        let log = server.log();
+        assert!(log.lines().any(|line| line.contains("delete tag") && line.contains(name)), "{name}: {log}");
+    }
+}
+
+#[test]
+fn a_namespace_is_emptied_of_its_tags_and_of_no_others() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let many: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
+    push_tags(&client, "ns/many", &many);
+    push_tags(&client, "ns/few/er", &["x".into(), "y".into()]);
+    push_tags(&client, "ns2/other", &["x".into()]);
+    let before = private.must(&list(Some("ns")));
+    assert_eq!(before.tags.len(), 302);
+
+    let names = Some(vec![ObjectName::new("few/er", "x"), ObjectName::new("few/er", "none")]);
+    let deleted = private.must(&DeleteAllTags { names, ..delete_all("ns") });
+    assert_eq!(deleted.tags.iter().map(|tag| tag.tag.as_str()).collect::<Vec<_>>(), ["x"]);
+    let all = DeleteAllTags { dry_run: true, ..delete_all("ns") };
+    assert_eq!(private.must(&all).tags.len(), 301);
+    assert_eq!(private.must(&list(Some("ns"))).tags.len(), 301, "a dry run deletes nothing");
+    let deleted = private.must(&delete_all("ns"));
+    let mut expected = before.tags;
+    expected.retain(|tag| (tag.path.as_str(), tag.tag.as_str()) != ("few/er", "x"));
+    let mut tags = deleted.tags;
+    tags.sort_by_key(Tag::object_name);
+    assert_eq!(tags, expected);
+    let left = private.must(&list(None));
+    assert!(left.sequence >= deleted.sequence);
+    assert_eq!(left.tags.iter().map(|tag| tag.namespace.as_str()).collect::<Vec<_>>(), ["ns2"]);
+    assert_eq!(private.must(&delete_all("ns")).tags, []);
+    assert_eq!(private.must(&delete_all("ns2/other")).tags, []);
+    assert_eq!(private.must(&delete_all("n")).tags, []);
+}
+
+#[test]
+fn callers_see_and_delete_what_the_rules_allow() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    for repository in ["ns/front/web", "ns/back", "ns2/front/web"] {
+        push_tags(&client, repository, &["a".into(), "b".into()]);
+    }
+    let listed = |caller: &Caller, namespace: Option<&str>| -> Vec<String> {
+        let page = private.must(&ListTags { caller: caller.clone(), ..list(namespace) });
+        page.tags.iter().map(|tag| format!("{}/{}:{}", tag.namespace, tag.path, tag.tag)).collect()
+    };
+    let (reader, writer, nobody) = (user("reader"), user("writer"), user("nobody"));
+    let after = private.must(&list(None)).sequence;
+    // Nothing is known yet, so nobody who is held to rules is told anything.
+    refused(&private, &ListTags { caller: reader.clone(), ..list(None) }, Reason::Unavailable);
+    refused(&private, &GetTag { caller: reader.clone(), ..get("ns", "back", "a") }, Reason::Unavailable);
+    refused(
+        &private,
+        &DeleteTag { caller: reader.clone(), ..delete("ns", "back", "a") },
+        Reason::Unavailable,
+    );
+    refused(&private, &DeleteAllTags { caller: reader.clone(), ..delete_all("ns") }, Reason::Unavailable);
+    refused(&private, &WatchTags { caller: reader.clone(), ..watch(after) }, Reason::Unavailable);
+
+    let rules = vec![
+        rule("reader", None, &[Verb::Get], &["front/**"]),
+        rule("reader", Some("ns2"), &[Verb::Delete], &[]),
+        rule("lister", Some("ns"), &[Verb::List], &[]),
+        rule("writer", Some("ns"), &[Verb::Get, Verb::Delete], &["front/**"]),
+        rule("writer", Some("ns"), &[Verb::List], &["back"]),
+    ];
+    private.must(&SetRules { rules });
+    assert_eq!(
+        listed(&reader, None),
+        ["ns/front/web:a", "ns/front/web:b", "ns2/front/web:a", "ns2/front/web:b"]
+    );
+    assert_eq!(listed(&reader, Some("ns")), ["ns/front/web:a", "ns/front/web:b"]);
+    assert_eq!(listed(&user("lister"), None).len(), 4);
+    assert_eq!(listed(&nobody, None).len(), 0);
+    let page = private.must(&ListTags { caller: reader.clone(), limit: Some(3), ..list(None) });
+    assert_eq!((page.tags.len(), page.has_more), (3, true));
+
+    private.must(&GetTag { caller: reader.clone(), ..get("ns", "front/web", "a") });
+    // To see the list is not to pull.
+    refused(&private, &GetTag { caller: user("lister"), ..get("ns", "back", "a") }, Reason::Denied);
+    refused(&private, &GetTag { caller: nobody.clone(), ..get("ns", "none", "a") }, Reason::Denied);
+    refused(
+        &private,
+        &DeleteTag { caller: reader.clone(), ..delete("ns", "front/web", "a") },
+        Reason::Denied,
+    );
+
+    // One that is seen and may not be deleted fails the whole; one that is not seen is left.
+    refused(&private, &DeleteAllTags { caller: writer.clone(), ..delete_all("ns") }, Reason::Denied);
+    assert_eq!(private.must(&list(Some("ns"))).tags.len(), 4);
+    let names = Some(vec![ObjectName::new("front/web", "a")]);
+    let some = DeleteAllTags { caller: writer.clone(), names, ..delete_all("ns") };
+    assert_eq!(private.must(&some).tags.len(), 1);
+    let all = DeleteAllTags { caller: reader.clone(), ..delete_all("ns2") };
+    assert_eq!(private.must(&all).tags.len(), 2);
+    assert_eq!(private.must(&DeleteAllTags { caller: nobody.clone(), ..delete_all("ns") }).tags.len(), 0);
+    private.must(&DeleteTag { caller: writer, ..delete("ns", "front/web", "b") });
+
+    // Changes, too, are told to those who see the tag.
+    let told = |caller: &Caller| -> Vec<String> {
+        let changes = private.must(&WatchTags { caller: caller.clone(), ..watch(after) });
+        assert_eq!(changes.sequence, private.must(&list(None)).sequence, "also where nothing is told");
+        changes.changes.iter().map(|change| format!("{}/{}", change.tag.namespace, change.tag.path)).collect()
+    };
+    assert_eq!(told(&reader), ["ns/front/web", "ns2/front/web", "ns2/front/web", "ns/front/web"]);
+    assert_eq!(told(&nobody), [""; 0]);
+    // New rules are in force at once.
+    private.must(&SetRules { rules: vec![rule("nobody", Some("ns"), &[Verb::Get], &["back"])] });
+    assert_eq!(listed(&nobody, None), ["ns/back:a", "ns/back:b"]);
+    assert_eq!(listed(&reader, None).len(), 0);
+}
+
+fn told(changes: &Changes) -> Vec<(ChangeKind, String)> {
+    let of = |Change { kind, tag }: &Change| (*kind, format!("{}/{}:{}", tag.namespace, tag.path, tag.tag));
+    changes.changes.iter().map(of).collect()
+}
+
+#[test]
+fn a_watch_tells_exactly_the_changes() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let start = private.must(&list(None)).sequence;
+    let one = client.push_image("ns/app", "v1", "one");
+    let added = private.must(&get("ns", "app", "v1")).tag;
+    client.push_image("ns/app", "v1", "one");
+    client.push_image("ns/app", "v1", "two");
+    let moved = private.must(&get("ns", "app", "v1")).tag;
+    set_tags(&client, "ns/app", &["v2".into(), "v3".into()], &one);
+    client.delete("/v2/ns/app/manifests/v1").expect(202);
+    // A manifest goes with its tags.
+    client.delete(format!("/v2/ns/app/manifests/{}", one.digest())).expect(202);
+    client.push_image("other/app", "v1", "three");
+    client.push_image("alone", "v1", "four");
+
+    let changes = private.must(&watch(start));
+    let name = |tag: &str| tag.to_owned();
+    let expected = [
+        (ChangeKind::Added, name("ns/app:v1")),
+        (ChangeKind::Modified, name("ns/app:v1")),
+        (ChangeKind::Added, name("ns/app:v2")),
+        (ChangeKind::Added, name("ns/app:v3")),
+        (ChangeKind::Deleted, name("ns/app:v1")),
+        (ChangeKind::Deleted, name("ns/app:v2")),
+        (ChangeKind::Deleted, name("ns/app:v3")),
+        (ChangeKind::Added, name("other/app:v1")),
+    ];
+    assert_eq!(told(&changes), expected);
+    assert!(changes.changes.is_sorted_by(|a, b| a.tag.sequence < b.tag.sequence));
+    assert_eq!(changes.changes[0].tag, added);
+    assert_eq!(changes.changes[1].tag, moved);
+    let gone = &changes.changes[4].tag;
+    assert_eq!((&gone.uid, &gone.digest), (&moved.uid, &moved.digest));
+    assert!(gone.sequence > moved.sequence, "a deletion has a number of its own");
+    assert_eq!(changes.sequence, private.must(&list(None)).sequence);
+
+    // One after the other gives the same.
+    let mut single = Vec::new();
+    let mut after = start;
+    while single.len() < expected.len() {
+        let changes = private.must(&WatchTags { limit: 1, ..watch(after) });
+        assert!(changes.sequence > after);
+        after = changes.sequence;
+        single.extend(changes.changes);
+    }
+    assert_eq!(single, changes.changes);
+    let of_one = private.must(&WatchTags { namespace: Some("other".into()), ..watch(start) });
+    assert_eq!(told(&of_one), expected[7..]);
+    assert_eq!(of_one.sequence, changes.sequence);
+    let of_none = private.must(&WatchTags { namespace: Some("ns/app".into()), ..watch(start) });
+    assert_eq!((told(&of_none), of_none.sequence), (vec![], changes.sequence));
+
+    refused(&private, &watch(changes.sequence + 1), Reason::Future);
+    refused(&private, &WatchTags { limit: 0, ..watch(start) }, Reason::Invalid);
+}
+
+#[test]
+fn a_watch_waits_for_what_happens() {
+    let mut server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    client.push_image("ns/app", "v1", "one");
+    let now = private.must(&list(None)).sequence;
+    let waiting = |after, namespace: &str| {
+        let private = server.private();
+        let namespace = Some(namespace.to_owned());
+        std::thread::spawn(move || private.must(&WatchTags { namespace, wait_seconds: 30, ..watch(after) }))
+    };
+    let (here, there) = (waiting(now, "ns"), waiting(now, "elsewhere"));
+    client.push_image("ns/app", "v2", "two");
+    let changes = here.join().expect("told");
+    assert_eq!(told(&changes), [(ChangeKind::Added, "ns/app:v2".to_owned())]);
+    assert!(!there.is_finished(), "what happens elsewhere wakes nobody");
+    // The end of the server does.
+    let last = waiting(changes.sequence, "ns");
+    server.stop();
+    for watch in [there, last] {
+        assert_eq!(watch.join().expect("told").changes, []);
+    }
+}
+
+#[test]
+fn changes_that_are_no_longer_kept_are_said_to_be() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let start = private.must(&list(None)).sequence;
+    let tags: Vec<String> = (0..100).map(|number| format!("t{number}")).collect();
+    let manifests = [client.push_image("ns/app", "one", "one"), client.push_image("ns/app", "two", "two")];
+    for round in 0..1001 {
+        set_tags(&client, "ns/app", &tags, &manifests[round % 2]);
+    }
+    let page = private.must(&list(Some("ns")));
+    assert!(page.oldest > start);
+    refused(&private, &watch(start), Reason::Expired);
+    refused(&private, &watch(page.oldest - 1), Reason::Expired);
+    let mut after = page.oldest;
+    let mut count = 0;
+    while after < page.sequence {
+        let changes = private.must(&watch(after));
+        count += changes.changes.len();
+        after = changes.sequence;
+    }
+    assert_eq!(count, 100_000);
+}
+
+#[test]
+fn a_namespace_that_is_gone_is_purged() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    let many: Vec<String> = (0..150).map(|number| format!("t{number}")).collect();
+    push_tags(&client, "gone/many", &many);
+    for number in 0..5 {
+        client.push_image(&format!("gone/images/{number}"), "latest", &format!("image {number}"));
+    }
+    client.push_blob("gone/only-a-blob", b"a blob");
+    client.begin_upload("gone/session");
+    client.push_image("gone2/app", "latest", "stays");
+    client.push_image("gone", "latest", "a repository of that name");
+    client.begin_upload("started/here");
+    let prefixes = || private.must(&ListPrefixes {}).prefixes;
+    assert_eq!(prefixes(), ["gone", "gone2", "started"]);
+
+    let purge = PurgeNamespace { namespace: "gone".into() };
+    refused(&private, &purge, Reason::Unavailable);
+    private.must(&namespaces(&["gone", "gone2", "started"]));
+    refused(&private, &purge, Reason::Conflict);
+    let mut terminating = namespaces(&["gone", "gone2"]);
+    terminating.namespaces[0].is_terminating = true;
+    private.must(&terminating);
+    refused(&private, &purge, Reason::Conflict);
+    private.must(&namespaces(&["gone2"]));
+    let before = private.must(&list(None)).sequence;
+    let purged = private.must(&purge);
+    let counts = (purged.repositories, purged.tags, purged.manifests, purged.uploads);
+    assert_eq!(counts, (8, 156, 7, 1));
+    assert_eq!(prefixes(), ["gone2", "started"]);
+    assert_eq!(client.get("/v2/_catalog").expect(200).json()["repositories"], json!(["gone2/app"]));
+    let changes = private.must(&watch(before)).changes;
+    assert_eq!(changes.len(), 155, "watchers see it, but for the repository without a path");
+    assert!(
+        changes.iter().all(|change| change.kind == ChangeKind::Deleted && change.tag.namespace == "gone")
+    );
+    assert_eq!(private.must(&purge), Default::default());
+
+    // The same can be pushed again.
+    let again = client.push_image("gone/many", "latest", "gone/many");
+    client.assert_manifest("gone/many", "latest", &again);
+}
+
+#[test]
+fn the_component_is_told_what_is_missing() {
+    let mut server = Server::start();
+    let private = server.private();
+    let work = private.must(&NextReviews { wait_seconds: 30 });
+    assert!(work.needs_rules && work.needs_namespaces && work.reviews.is_empty());
+    private.must(&SetRules { rules: vec![] });
+    private.must(&namespaces(&[]));
+    let work = private.must(&NextReviews { wait_seconds: 0 });
+    assert!(!work.needs_rules && !work.needs_namespaces && work.reviews.is_empty());
+    private.must(&AnswerReview { id: 1, verdict: Verdict::Refused });
+    server.stop();
+    server.restart();
+    assert!(private.must(&NextReviews { wait_seconds: 30 }).needs_rules, "rules do not survive");
+}
+
+#[test]
+fn what_is_no_call_is_refused() {
+    let server = Server::start();
+    let private = server.private();
+    let send = |request: Request| {
+        let response = private.try_send(&request).expect("an answer");
+        let failure: Failure = serde_json::from_slice(&response.body).expect("a failure");
+        assert_eq!(failure.reason.status(), response.status);
+        failure.reason
+    };
+    let post = |path: &str, body: &str| send(Request::new("POST", path).body(body));
+    for body in ["", "{", "[]", "null", r#"{"caller":"nobody"}"#, r#"{"caller":"unrestricted","limit":-1}"#] {
+        assert_eq!(post("/v1/tags/list", body), Reason::Invalid, "{body}");
+    }
+    let with_name = r#"{"caller":"unrestricted","namespace":"ns","name":"UPPER"}"#;
+    assert_eq!(post("/v1/tags/get", with_name), Reason::Invalid);
+    for path in ["/", "/v1", "/v1/", "/v1/tags", "/v2/", "/v1/tags/list/", "/v1/Tags/list"] {
+        assert_eq!(post(path, "{}"), Reason::NotFound, "{path}");
+    }
+    assert_eq!(send(Request::new("GET", "/v1/tags/list")), Reason::Invalid);
+    let large = " ".repeat(2 << 20);
+    assert_eq!(post("/v1/tags/list", &large), Reason::Invalid);
+    assert_eq!(send(Request::new("POST", "/v1/tags/list").chunked([large.as_bytes()])), Reason::Invalid);
+    // What a cluster has may be larger.
+    private.must(&SetRules { rules: vec![rule("user", None, &[Verb::Get], &["p/**"]); 30_000] });
+    assert_eq!(private.must(&list(None)).tags, []);
+}
+
+#[test]
+fn the_socket_is_for_its_owner_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let deep = directory.path().join("d".repeat(120)).join("e".repeat(120));
+    std::fs::create_dir_all(&deep).expect("a directory");
+    for launch in [Launch::new(), Launch::new().without_io_uring()] {
+        let mut server = launch.root(&deep).start();
+        let private = server.private();
+        let socket = deep.join("private.sock");
+        let metadata = std::fs::symlink_metadata(&socket).expect("a socket");
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+        private.must(&list(None));
+        // A process that was killed leaves its socket, and the next one takes its place.
+        server.kill();
+        assert!(socket.exists());
+        server.restart();
+        private.must(&list(None));
+        assert_eq!(server.stop().code(), Some(0));
+        assert!(!socket.exists(), "a process that ended does not");
+    }
+}
+
+#[test]
+fn it_can_be_elsewhere_or_nowhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let elsewhere = directory.path().join("elsewhere.sock");
+    let listen = |text: &str| Launch::new().env("PAYLOAD_REGISTRY_PRIVATE_LISTEN", text);
+    let at = format!("unix:{}", elsewhere.display());
+    let server = listen(&at).start();
+    Private::unix(&elsewhere).must(&list(None));
+    assert!(!server.root().join("private.sock").exists());
+    // A socket that somebody listens on is not taken away.
+    listen(&at).refusal().mentions(&["elsewhere.sock", "another process", "private.listen"]);
+    Private::unix(&elsewhere).must(&list(None));
+
+    let server = listen("none").start();
+    assert!(!server.root().join("private.sock").exists());
+    server.assert_alive();
+    std::fs::write(directory.path().join("file"), "text").expect("a file");
+    let at = format!("unix:{}", directory.path().join("file").display());
+    listen(&at).refusal().mentions(&["no socket"]);
+    listen("unix:/nowhere/at/all.sock").refusal().mentions(&["/nowhere/at/all.sock"]);
+    listen("127.0.0.1:0").refusal().mentions(&["private.tls.certificate"]);
+}
+
+/// The files of a private interface over TLS.
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(server: &Certificate, client_ca: &str) -> Self {
+        let files = Self { directory: tempfile::tempdir().expect("a directory") };
+        server.write(files.directory.path(), "server");
+        files.write("ca.crt", client_ca);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Replaces a file.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.path("new");
+        std::fs::write(&new, text).expect("a file");
+        std::fs::rename(new, self.path(name)).expect("a file");
+    }
+
+    fn launch(&self) -> Launch {
+        let set = |launch: Launch, name: &str, path: &Path| {
+            launch.env(&format!("PAYLOAD_REGISTRY_PRIVATE_{name}"), path.display().to_string())
+        };
+        let launch = set(Launch::new(), "LISTEN", Path::new("127.0.0.1:0"));
+        let launch = set(launch, "TLS_CERTIFICATE", &self.path("server.crt"));
+        let launch = set(launch, "TLS_KEY", &self.path("server.key"));
+        set(launch, "TLS_CLIENT_CA", &self.path("ca.crt"))
+    }
+}
+
+/// Where the private interface listens, out of the log.
+fn private_address(server: &Server) -> std::net::SocketAddr {
+    let line = eventually("the log says where", || {
+        let log = server.log();
+        log.lines().find(|line| line.contains("private interface over TLS")).map(str::to_owned)
+    });
+    let start = line.find("127.0.0.1:").expect("an address");
+    let end = line[start..].find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
+    line[start..start + end.unwrap_or(line.len() - start)].parse().expect("an address")
+}
+
+#[test]
+fn over_tls_a_certificate_is_needed() {
+    let (servers, clients, others) =
+        (Authority::new("servers"), Authority::new("clients"), Authority::new("others"));
+    let files = Files::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
+    for launch in [files.launch(), files.launch().without_io_uring()] {
+        let mut server = launch.start();
+        let client = server.client();
+        let many: Vec<String> = (0..2000).map(|number| format!("t{number}")).collect();
+        push_tags(&client, "ns/app", &many);
+        assert!(!server.root().join("private.sock").exists());
+        let address = private_address(&server);
+        let with = |certificate: &Certificate| Private::tls(address, &servers.pem(), Some(certificate));
+        let right = with(&clients.issue_client("component"));
+        // Answers of many records, bodies of many, and several calls over one connection.
+        assert_eq!(right.must(&list(Some("ns"))).tags.len(), 2000);
+        right.must(&SetRules { rules: vec![rule("user", None, &[Verb::Get], &["p/**"]); 10_000] });
+        let mut connection = right.connect().expect("connects");
+        for _ in 0..3 {
+            let body = serde_json::to_vec(&list(Some("ns"))).expect("JSON");
+            let request = Request::new("POST", "/v1/tags/list").body(body);
+            let answer = connection.exchange(&request).expect("an answer").expect(200);
+            let page: TagPage = serde_json::from_slice(&answer.body).expect("a page");
+            assert_eq!(page.tags.len(), 2000);
+        }
+
+        let request = Request::new("POST", "/v1/namespaces/prefixes").body("{}");
+        for wrong in [
+            Private::tls(address, &servers.pem(), None),
+            with(&others.issue_client("component")),
+            with(&clients.issue_server(&["component"])),
+        ] {
+            let answer = wrong.try_send(&request);
+            assert!(answer.is_err(), "{answer:?}");
+        }
+        // Nor without TLS.
+        let mut plain = tests::http::Connection::open(address);
+        plain.send(&request);
+        assert!(plain.receive("POST").is_err());
+
+        let waiting = {
+            let (right, after) = (right.clone(), right.must(&list(None)).sequence);
+            std::thread::spawn(move || right.must(&WatchTags { wait_seconds: 30, ..watch(after) }))
+        };
+        client.push_image("ns/app", "new", "new");
+        assert_eq!(waiting.join().expect("told").changes.len(), 1);
+        assert_eq!(server.stop().code(), Some(0));
+    }
+}
+
+#[test]
+fn certificates_are_read_again_when_they_change() {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let (new_servers, new_clients) = (Authority::new("new servers"), Authority::new("new clients"));
+    let files = Files::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
+    let server = files.launch().start();
+    let address = private_address(&server);
+    let certificate = clients.issue_client("component");
+    let before = Private::tls(address, &servers.pem(), Some(&certificate));
+    before.must(&ListPrefixes {});
+    let request = Request::new("POST", "/v1/namespaces/prefixes").body("{}");
+
+    // What cannot be used changes nothing: half of a pair, an empty file, none.
+    let renewed = new_servers.issue_server(&[SERVER_NAME]);
+    files.write("server.crt", &renewed.certificate);
+    before.must(&ListPrefixes {});
+    files.write("ca.crt", "");
+    before.must(&ListPrefixes {});
+    std::fs::remove_file(files.path("ca.crt")).expect("a file");
+    before.must(&ListPrefixes {});
+    files.write("ca.crt", &clients.pem());
+    files.write("server.key", &renewed.key);
+    let after = Private::tls(address, &new_servers.pem(), Some(&certificate));
+    after.must(&ListPrefixes {});
+    assert!(before.try_send(&request).is_err(), "the certificate is another one");
+
+    // Both authorities, then the new one alone.
+    files.write("ca.crt", &(clients.pem() + &new_clients.pem()));
+    after.must(&ListPrefixes {});
+    let newest = new_clients.issue_client("component");
+    let newest = Private::tls(address, &new_servers.pem(), Some(&newest));
+    newest.must(&ListPrefixes {});
+    files.write("ca.crt", &new_clients.pem());
+    newest.must(&ListPrefixes {});
+    assert!(after.try_send(&request).is_err(), "the authority is no longer one");
+
+    files.write("server.key", "no key");
+    newest.must(&ListPrefixes {});
+    files.launch().refusal().mentions(&["server.key", "private.tls.key"]);
+}
