@@ -66,11 +66,13 @@ pub(crate) struct Refusal {
     /// Code, sentence, and what it is about. More than one where several things are missing.
     errors: Vec<(Code, String, Option<Value>)>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Somebody wanted it so: nothing to alarm anybody with.
+    is_wanted: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, errors: vec![(code, message.into(), None)], headers: Vec::new() }
+        Self { status, errors: vec![(code, message.into(), None)], headers: Vec::new(), is_wanted: false }
     }
 
     /// 400.
@@ -85,7 +87,7 @@ impl Refusal {
 
     /// 404 with one error for each thing that is missing.
     pub(crate) fn missing(errors: Vec<(Code, String, Option<Value>)>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, errors, headers: Vec::new() }
+        Self { status: StatusCode::NOT_FOUND, errors, headers: Vec::new(), is_wanted: false }
     }
 
     /// With what the first error is about.
@@ -107,6 +109,11 @@ impl Refusal {
     /// Whether the registry, and not the client, is at fault.
     pub(crate) fn is_failure(&self) -> bool {
         self.status.is_server_error()
+    }
+
+    /// Whether whoever runs the registry should hear of it.
+    pub(crate) fn is_alarming(&self) -> bool {
+        self.is_failure() && !self.is_wanted
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -154,7 +161,8 @@ impl From<Arc<Hold>> for Refusal {
             hold.reason, hold.owner
         );
         let detail = json!({"owner": hold.owner, "reason": hold.reason, "until": until});
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).about(detail)
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).about(detail);
+        Self { is_wanted: true, ..refusal }
     }
 }
 

@@ -108,7 +108,7 @@ impl Registry {
         let mut response = match answered.and_then(|response| self.shared.internals.memory.bound(response)) {
             Ok(response) => response,
             Err(refusal) => {
-                if refusal.is_failure() {
+                if refusal.is_alarming() {
                     tracing::error!(request = %id, %method, path, error = refusal.message(), "a request failed");
                 }
                 refusal.into_response()
