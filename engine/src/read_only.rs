@@ -199,7 +199,7 @@ impl Core {
     /// Puts a hold away whose time is over, and says so in the log. Due about once a second, on one of the threads.
     pub async fn end_expired_hold(&self) -> Result<(), EngineError> {
         let now = self.now();
-        if !self.shared().read_only.hold.load().as_ref().is_some_and(|hold| hold.until <= now) {
+        if self.shared().read_only.hold.load().as_ref().is_none_or(|hold| hold.until > now) {
             return Ok(());
         }
         let work = move |transaction: &mut Transaction<'_>| {

@@ -11,8 +11,7 @@ use monoio::buf::IoBufMut;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use super::{
-    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, flags_past_cache, is_unsupported, linked,
-    open_flags, page_cache,
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, linked, open_flags, page_cache,
 };
 use crate::buffer::Buffer;
 use crate::runtime;
@@ -54,10 +53,6 @@ impl Disk for BlockingDisk {
 
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
         self.open_file(&name, open_flags(None))
-    }
-
-    fn open_past_cache(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
-        self.open_file(&name, flags_past_cache(&self.volume))
     }
 
     fn link(&self, from: String, to: String) -> Pending<io::Result<()>> {
@@ -106,16 +101,25 @@ impl BlockingFile {
     }
 }
 
+/// Reads into the free part of `buffer`, at most `limit` bytes, and appends them; waits for the disk.
+pub(super) fn read_at(
+    file: BorrowedFd<'_>,
+    buffer: Buffer,
+    limit: usize,
+    offset: u64,
+) -> (io::Result<usize>, Buffer) {
+    let mut tail = buffer.tail(limit);
+    // SAFETY: the tail is ours alone, and its memory is initialised (mappings start as zeros).
+    let free = unsafe { std::slice::from_raw_parts_mut(tail.write_ptr(), tail.bytes_total()) };
+    let answer = rustix::io::pread(file, free, offset);
+    // SAFETY: the kernel has written that many bytes from the start of the tail.
+    unsafe { tail.set_init(answer.unwrap_or(0)) };
+    (answer.map_err(io::Error::from), tail.into_buffer())
+}
+
 impl DiskFile for BlockingFile {
-    fn read_at(&self, mut buffer: Buffer, limit: usize, offset: u64) -> Pending<(io::Result<usize>, Buffer)> {
-        let mut tail = buffer.tail(limit);
-        // SAFETY: the tail is ours alone, and its memory is initialised (mappings start as zeros).
-        let free = unsafe { std::slice::from_raw_parts_mut(tail.write_ptr(), tail.bytes_total()) };
-        let answer = rustix::io::pread(&*self.0, free, offset);
-        // SAFETY: the kernel has written that many bytes from the start of the tail.
-        unsafe { tail.set_init(answer.unwrap_or(0)) };
-        buffer = tail.into_buffer();
-        ready((answer.map_err(io::Error::from), buffer))
+    fn read_at(&self, buffer: Buffer, limit: usize, offset: u64) -> Pending<(io::Result<usize>, Buffer)> {
+        ready(read_at(self.0.as_fd(), buffer, limit, offset))
     }
 
     fn write_at(&self, buffer: Buffer, offset: u64) -> Pending<(io::Result<()>, Buffer)> {
@@ -159,13 +163,5 @@ impl DiskFile for BlockingFile {
 
     fn is_cached(&self, offset: u64, len: u64) -> bool {
         page_cache::holds(self.0.as_fd(), offset, len)
-    }
-
-    fn is_uncached(&self, offset: u64, len: u64) -> bool {
-        page_cache::holds_none(self.0.as_fd(), offset, len)
-    }
-
-    fn forget(&self, offset: u64, len: u64) {
-        page_cache::forget(self.0.as_fd(), offset, len);
     }
 }

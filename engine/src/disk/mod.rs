@@ -4,6 +4,7 @@
 //! several can be in flight; dropping what was returned does not stop it. The trait is the door for a simulated disk.
 
 mod blocking;
+mod once;
 mod page_cache;
 mod ring;
 mod uring;
@@ -48,11 +49,6 @@ pub trait Disk {
     /// Opens an existing file to read it through the page cache.
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>>;
 
-    /// Opens an existing file to read it once, past the page cache. Reads begin at multiples of
-    /// [`crate::buffer::ALIGNMENT`]. Where the volume cannot read directly they go through the page cache all the same,
-    /// and [`DiskFile::forget`] takes out of it what was read.
-    fn open_past_cache(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>>;
-
     /// Gives a file a second name; where the filesystem knows no such thing, another name instead of its first. No
     /// error where the second name is there already, as no two files are ever meant to have the same.
     fn link(&self, from: String, to: String) -> Pending<io::Result<()>>;
@@ -95,13 +91,6 @@ pub trait DiskFile {
     /// Whether `len` bytes from `offset` are in memory, so that sending them does not wait for the disk. Where the
     /// system does not tell exactly, a guess by the first and the last byte.
     fn is_cached(&self, offset: u64, len: u64) -> bool;
-
-    /// Whether nothing of `len` bytes from `offset` is in memory. Where the system does not tell exactly, a guess by the
-    /// first and the last byte.
-    fn is_uncached(&self, offset: u64, len: u64) -> bool;
-
-    /// Says that `len` bytes from `offset` need not be kept in memory any more.
-    fn forget(&self, offset: u64, len: u64);
 }
 
 /// A volume below a directory of a local filesystem, shared by the threads.
@@ -180,11 +169,6 @@ fn direct_alignment(file: &OwnedFd) -> Option<usize> {
     let fits = |alignment: usize| alignment != 0 && ALIGNMENT.is_multiple_of(alignment);
     // Whole pages always, though 512 bytes are often enough: a filesystem block is never written in parts.
     (fits(memory) && fits(offset)).then_some(ALIGNMENT)
-}
-
-fn flags_past_cache(volume: &LocalVolume) -> OFlags {
-    let direct = if volume.alignment.is_some() { OFlags::DIRECT } else { OFlags::empty() };
-    open_flags(None) | direct
 }
 
 fn open_flags(writes: Option<Writes>) -> OFlags {

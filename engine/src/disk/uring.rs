@@ -11,8 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::ring::{Ring, Started, WeakRing};
 use super::{
-    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, flags_past_cache, is_unsupported, linked,
-    open_flags, page_cache,
+    Disk, DiskFile, FILE_MODE, LocalVolume, Pending, Writes, is_unsupported, linked, open_flags, page_cache,
 };
 use crate::buffer::Buffer;
 use crate::runtime;
@@ -89,10 +88,6 @@ impl Disk for UringDisk {
 
     fn open(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
         self.open_file(name, open_flags(None))
-    }
-
-    fn open_past_cache(&self, name: String) -> Pending<io::Result<Rc<dyn DiskFile>>> {
-        self.open_file(name, flags_past_cache(&self.volume))
     }
 
     fn link(&self, from: String, to: String) -> Pending<io::Result<()>> {
@@ -258,13 +253,5 @@ impl DiskFile for UringFile {
 
     fn is_cached(&self, offset: u64, len: u64) -> bool {
         page_cache::holds(self.file.as_fd(), offset, len)
-    }
-
-    fn is_uncached(&self, offset: u64, len: u64) -> bool {
-        page_cache::holds_none(self.file.as_fd(), offset, len)
-    }
-
-    fn forget(&self, offset: u64, len: u64) {
-        page_cache::forget(self.file.as_fd(), offset, len);
     }
 }

@@ -5,11 +5,10 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 use super::pace::Pace;
 use crate::buffer::{ALIGNMENT, BufferPool, SIZE_MAX};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::LocalVolume;
 use crate::metadata::Damage;
 use crate::oci::{ContentHasher, Digest};
 
@@ -32,29 +31,28 @@ pub(super) enum Unread {
 }
 
 /// Reads files of a volume.
-pub(super) struct Reader {
-    disk: Rc<dyn Disk>,
+pub(super) struct Reader<'r> {
+    volume: &'r LocalVolume,
     buffers: BufferPool,
 }
 
-impl Reader {
-    /// Within the runtime of the thread.
-    pub(super) fn new(disk: Rc<dyn Disk>) -> Self {
-        // One buffer that is hashed, and one that is read into.
-        Self { disk, buffers: BufferPool::new(4 * SIZE_MAX) }
+impl<'r> Reader<'r> {
+    pub(super) fn new(volume: &'r LocalVolume) -> Self {
+        // The pool gives the largest size as long as half of the budget is free.
+        Self { volume, buffers: BufferPool::new(4 * SIZE_MAX) }
     }
 
     /// Reads and hashes the file `name`, which should have `size` bytes and the digest. `read` is told how many bytes
     /// were read, and whether it goes on.
-    pub(super) async fn verify(
+    pub(super) fn verify(
         &self,
-        name: String,
+        name: &str,
         digest: &Digest,
         size: u64,
         pace: &mut Pace,
         read: &dyn Fn(u64) -> ControlFlow<()>,
     ) -> Result<Verdict, Unread> {
-        match self.hash(name, digest, size, pace, read).await {
+        match self.hash(name, digest, size, pace, read) {
             Ok(Some(found)) if found == *digest => Ok(Verdict::Whole),
             Ok(Some(_)) => Ok(Verdict::Damaged(Damage::Content)),
             Ok(None) => Ok(Verdict::Damaged(Damage::Length)),
@@ -66,87 +64,40 @@ impl Reader {
     }
 
     /// The digest of what the file has; `None` where it has another length.
-    async fn hash(
+    fn hash(
         &self,
-        name: String,
+        name: &str,
         digest: &Digest,
         size: u64,
         pace: &mut Pace,
         read: &dyn Fn(u64) -> ControlFlow<()>,
     ) -> Result<Option<Digest>, Unread> {
-        let file = self.disk.open_past_cache(name).await.map_err(Unread::Failed)?;
-        if file.size().map_err(Unread::Failed)? != size {
+        let file = self.volume.open_once(name).map_err(Unread::Failed)?;
+        if file.size() != size {
             return Ok(None);
         }
-        let mut leave = match self.disk.alignment() {
-            Some(_) => CacheLeft::Direct,
-            None => CacheLeft::as_found(&*file, size),
-        };
         let mut hasher = ContentHasher::new(digest.algorithm());
         let mut hashed = 0;
-        let mut reading = (size > 0).then(|| self.read(&*file, 0));
-        while let Some(started) = reading {
-            let (answer, buffer) = started.await;
-            answer.map_err(Unread::Failed)?;
-            // Reads begin at whole blocks: what was read already is read again where one ended within a block.
-            let begin = (hashed % ALIGNMENT as u64) as usize;
-            let wanted = usize::try_from(size - hashed).unwrap_or(usize::MAX);
-            let bytes = buffer.get(begin..).unwrap_or_default();
-            let bytes = &bytes[..bytes.len().min(wanted)];
+        while hashed < size {
+            // Reads begin at whole blocks: where one has ended within a block, that is read again.
+            let again = hashed % ALIGNMENT as u64;
+            let buffer = self.buffers.take(SIZE_MAX);
+            let buffer = file.read(buffer, hashed - again).map_err(Unread::Failed)?;
+            let bytes = buffer.get(again as usize..).unwrap_or_default();
+            let left = usize::try_from(size - hashed).unwrap_or(usize::MAX);
+            let bytes = &bytes[..bytes.len().min(left)];
             if bytes.is_empty() {
                 // Cut since it was opened.
                 return Ok(None);
             }
-            let start = hashed;
-            hashed += bytes.len() as u64;
-            // The next part is read while this one is hashed.
-            reading = (hashed < size).then(|| self.read(&*file, hashed));
             hasher.update(bytes);
-            leave.restore(&*file, start, hashed);
             let count = bytes.len() as u64;
+            hashed += count;
             if pace.keep(count, &|| read(0)).is_break() || read(count).is_break() {
                 return Err(Unread::Stopped);
             }
         }
         Ok(Some(hasher.finish()))
-    }
-
-    fn read(
-        &self,
-        file: &dyn DiskFile,
-        hashed: u64,
-    ) -> crate::disk::Pending<(io::Result<usize>, crate::buffer::Buffer)> {
-        let start = hashed - hashed % ALIGNMENT as u64;
-        file.read_at(self.buffers.take(SIZE_MAX), usize::MAX, start)
-    }
-}
-
-/// How the page cache is left as it was found.
-enum CacheLeft {
-    /// It is not touched.
-    Direct,
-    /// Which parts of [`SIZE_MAX`] bytes were not in it before the first read: these are taken out again. (What is asked for
-    /// later may be there because the kernel has read ahead.)
-    Uncached(Vec<bool>),
-}
-
-impl CacheLeft {
-    fn as_found(file: &dyn DiskFile, size: u64) -> Self {
-        let parts = (0..size).step_by(SIZE_MAX);
-        Self::Uncached(
-            parts.map(|start| file.is_uncached(start, (size - start).min(SIZE_MAX as u64))).collect(),
-        )
-    }
-
-    /// Takes the parts out again of which the last bytes are between `start` and `end`.
-    fn restore(&mut self, file: &dyn DiskFile, start: u64, end: u64) {
-        let Self::Uncached(parts) = self else { return };
-        let part = |at: u64| usize::try_from(at / SIZE_MAX as u64).unwrap_or(usize::MAX);
-        for index in part(start)..=part(end) {
-            if parts.get(index) == Some(&true) {
-                file.forget(index as u64 * SIZE_MAX as u64, SIZE_MAX as u64);
-            }
-        }
     }
 }
 

@@ -20,7 +20,6 @@ use crate::engine::{Engine, Shared};
 use crate::layout;
 use crate::metadata::{BlobLocation, BlobRecord, Damage, DamageRecord, MetadataError, Timestamp};
 use crate::oci::{ContentHasher, Digest};
-use crate::runtime;
 
 /// How much is read in a second where nothing else is asked for: 32 MiB, some 2.6 TiB a day.
 pub const SCRUB_RATE_DEFAULT: u64 = 32 << 20;
@@ -61,9 +60,6 @@ pub enum ScrubError {
     /// The metadata cannot be read.
     #[error("the metadata store failed: {0}")]
     Metadata(#[from] MetadataError),
-    /// Nothing can be read from the volume.
-    #[error("the volume cannot be read: {0}")]
-    Disk(#[from] std::io::Error),
 }
 
 /// Damaged content.
@@ -145,20 +141,17 @@ impl Engine {
                 ScrubReport { began_at_ms: shared.environment.clock.now().0, total, ..ScrubReport::default() }
             }
         };
-        runtime::run(async {
-            let reader = Reader::new(shared.volume.on_this_thread()?);
-            let mut scrub = Scrub {
-                shared,
-                reader,
-                pace: Pace::new(options.bytes_per_second),
-                quarantine: Quarantine::new(&shared.options.root),
-                progress,
-                read: Cell::new(report.checked.bytes),
-                report,
-            };
-            scrub.run().await;
-            Ok(scrub.report)
-        })?
+        let mut scrub = Scrub {
+            shared,
+            reader: Reader::new(&shared.volume),
+            pace: Pace::new(options.bytes_per_second),
+            quarantine: Quarantine::new(&shared.options.root),
+            progress,
+            read: Cell::new(report.checked.bytes),
+            report,
+        };
+        scrub.run();
+        Ok(scrub.report)
     }
 
     /// The report of the scrub that is running, as it was written down last, or of the last one there was.
@@ -197,7 +190,7 @@ enum Seen {
 
 struct Scrub<'s> {
     shared: &'s Shared,
-    reader: Reader,
+    reader: Reader<'s>,
     pace: Pace,
     quarantine: Quarantine<'s>,
     progress: &'s dyn Fn(Progress) -> ControlFlow<()>,
@@ -207,8 +200,8 @@ struct Scrub<'s> {
 }
 
 impl Scrub<'_> {
-    async fn run(&mut self) {
-        match self.all().await {
+    fn run(&mut self) {
+        match self.all() {
             Ok(()) => {
                 self.report.ended_at_ms = Some(self.now().0);
                 self.report.after = None;
@@ -219,27 +212,27 @@ impl Scrub<'_> {
                 self.report.failure = Some(format!("the metadata store failed: {error}"));
             }
         }
-        if let Err(error) = self.save().await {
+        if let Err(error) = self.save() {
             tracing::warn!(%error, "cannot write down how far a scrub is; the next one does a part of it again");
         }
     }
 
-    async fn all(&mut self) -> Result<(), Ended> {
+    fn all(&mut self) -> Result<(), Ended> {
         let now = self.now();
         if let Err(error) = self.quarantine.tidy(now) {
             self.error(format!("cannot remove old files from the quarantine: {error}"));
         }
-        self.look_at_damaged().await?;
+        self.look_at_damaged()?;
         loop {
             let batch = self.batch()?;
             if batch.is_empty() {
                 return Ok(());
             }
             for (digest, record) in batch {
-                self.look_at(&digest, &record).await?;
+                self.look_at(&digest, &record)?;
                 self.report.after = Some(digest);
                 if self.now().0 >= self.report.updated_at_ms.saturating_add(SAVE_INTERVAL_MS) {
-                    self.save().await?;
+                    self.save()?;
                 }
             }
         }
@@ -262,7 +255,7 @@ impl Scrub<'_> {
     }
 
     /// Looks whether what was found damaged earlier has been put back, or is not needed any more.
-    async fn look_at_damaged(&mut self) -> Result<(), Ended> {
+    fn look_at_damaged(&mut self) -> Result<(), Ended> {
         let mut after = None;
         loop {
             let batch = self.shared.metadata.snapshot()?.damaged(after.as_ref())?.take(BATCH);
@@ -273,34 +266,34 @@ impl Scrub<'_> {
                 let forget = move |transaction: &mut crate::metadata::Transaction<'_>| {
                     transaction.forget_unused_damage(&digest)
                 };
-                if !self.shared.metadata.write(forget).await? {
-                    self.look_at_file_again(digest, found).await?;
+                if !self.shared.metadata.write_blocking(forget)? {
+                    self.look_at_file_again(digest, found)?;
                 }
             }
         }
     }
 
-    async fn look_at_file_again(&mut self, digest: Digest, found: DamageRecord) -> Result<(), Ended> {
+    fn look_at_file_again(&mut self, digest: Digest, found: DamageRecord) -> Result<(), Ended> {
         if !matches!(found.content.location, BlobLocation::File(_)) {
             return Ok(());
         }
-        if !matches!(self.see(&digest, &found.content, None).await?, Seen::Whole) {
+        if !matches!(self.see(&digest, &found.content, None)?, Seen::Whole) {
             return Ok(());
         }
         let reinstated =
-            self.shared.metadata.write(move |transaction| transaction.reinstate(&digest, &found));
-        if reinstated.await? {
+            self.shared.metadata.write_blocking(move |transaction| transaction.reinstate(&digest, &found));
+        if reinstated? {
             tracing::info!(%digest, "the file of damaged content is whole again, and in use");
             self.report.reinstated.add(found.content.size);
         }
         Ok(())
     }
 
-    async fn look_at(&mut self, digest: &Digest, record: &BlobRecord) -> Result<(), Ended> {
+    fn look_at(&mut self, digest: &Digest, record: &BlobRecord) -> Result<(), Ended> {
         let before = self.read.get();
-        let seen = match self.see(digest, record, Some(record)).await? {
+        let seen = match self.see(digest, record, Some(record))? {
             Seen::Damaged(..) => {
-                let again = self.see(digest, record, Some(record)).await?;
+                let again = self.see(digest, record, Some(record))?;
                 self.report.read_again += u64::from(matches!(again, Seen::Whole));
                 again
             }
@@ -323,13 +316,13 @@ impl Scrub<'_> {
                 self.error(text);
                 Ok(())
             }
-            Seen::Damaged(damage, bytes) => self.condemn(digest, record, damage, bytes).await,
+            Seen::Damaged(damage, bytes) => self.condemn(digest, record, damage, bytes),
         }
     }
 
     /// Reads content. `stored`: what the metadata has to say of it; where it says something else by now, the content
     /// was changed while it was read.
-    async fn see(
+    fn see(
         &mut self,
         digest: &Digest,
         record: &BlobRecord,
@@ -347,7 +340,7 @@ impl Scrub<'_> {
                     progress(Progress { phase: Phase::Scrub, done: read.get().min(total), total })
                 };
                 let name = layout::blob(digest, file);
-                match self.reader.verify(name.clone(), digest, record.size, &mut self.pace, &told).await {
+                match self.reader.verify(&name, digest, record.size, &mut self.pace, &told) {
                     Ok(verdict) => (verdict, None),
                     Err(Unread::Stopped) => return Err(Ended::Stopped),
                     Err(Unread::Failed(error)) => {
@@ -364,7 +357,7 @@ impl Scrub<'_> {
     }
 
     /// Takes damaged content out of use.
-    async fn condemn(
+    fn condemn(
         &mut self,
         digest: &Digest,
         record: &BlobRecord,
@@ -375,7 +368,7 @@ impl Scrub<'_> {
         let condemn = move |transaction: &mut crate::metadata::Transaction<'_>| {
             transaction.condemn(&of, &found, damage, now)
         };
-        if !self.shared.metadata.write(condemn).await? {
+        if !self.shared.metadata.write_blocking(condemn)? {
             self.report.changed += 1;
             return Ok(());
         }
@@ -434,13 +427,13 @@ impl Scrub<'_> {
     }
 
     /// Writes down how far it is.
-    async fn save(&mut self) -> Result<(), MetadataError> {
+    fn save(&mut self) -> Result<(), MetadataError> {
         self.report.updated_at_ms = self.now().0;
         let report = match serde_json::to_string(&self.report) {
             Ok(report) => report,
             Err(error) => unreachable!("reports are numbers and texts: {error}"),
         };
-        self.shared.metadata.write(move |transaction| transaction.set_scrub(&report)).await
+        self.shared.metadata.write_blocking(move |transaction| transaction.set_scrub(&report))
     }
 
     fn now(&self) -> Timestamp {

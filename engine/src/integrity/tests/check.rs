@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::metadata::{Transaction, UploadContent};
+use crate::metadata::{Transaction, UploadContent, UploadId, UploadRecord};
 
 const LOOK: CheckOptions = CheckOptions { repair: false, stray_age: Duration::ZERO };
 const REPAIR: CheckOptions = CheckOptions { repair: true, ..LOOK };
@@ -27,28 +27,32 @@ fn change<T: Send + 'static>(
 /// A store with some of everything: blobs with files and without, images that share layers, an index, a referrer, tags that
 /// were moved, a repository that shares, an upload session. Gives the layers.
 fn fill(engine: &Engine) -> Vec<Digest> {
-    let layers: Vec<Digest> = (0..6).map(|number| push(engine, "team/a", &bytes(number, 5000)).0).collect();
-    let config = push(engine, "team/a", b"{}").0;
+    let layers: Vec<Digest> = (0..6).map(|number| place(engine, "team/a", &bytes(number, 5000))).collect();
+    let config = place(engine, "team/a", b"{}");
     let one = put(engine, "team/a", &image(&[config, layers[0], layers[1]], None), &["v1", "latest"]);
     let two = put(engine, "team/a", &image(&[config, layers[1], layers[2]], None), &["v2", "latest"]);
     let (one, two) = (one.expect("complete"), two.expect("complete"));
     put(engine, "team/a", &index(&[one, two]), &["all"]).expect("complete");
     put(engine, "team/a", &image(&[config, layers[3]], Some(&one)), &[]).expect("complete");
-    push(engine, "b", b"{}");
+    place(engine, "b", b"{}");
     change(engine, move |transaction| {
         transaction.mount_blob(&name("b"), &layers_of(4), &name("team/a"), Timestamp(9))?;
         transaction.delete_tag(&name("team/a"), &tag("v1"), &TagCondition::Any, Timestamp(9))
     })
     .expect("unconditional");
     put(engine, "b", &image(&[config, layers[4]], None), &["b"]).expect("complete");
-    on(engine, async |core| {
-        let id = core.start_upload(&name("b"), Algorithm::Sha256);
-        let mut upload = core.resume_upload(&name("b"), id).expect("there");
-        let mut buffer = upload.buffer(None).await.expect("a buffer");
-        buffer.append(&bytes(77, 10_000));
-        upload.write(buffer, None).await.expect("written");
-        upload.suspend().await.expect("saved");
-    });
+    let file = FileId([9; 16]);
+    std::fs::write(engine.shared().options.root.join(layout::upload(file)), bytes(77, 10_000))
+        .expect("written");
+    let upload = UploadRecord {
+        repository: name("b"),
+        started_at: Timestamp(9),
+        touched_at: Timestamp(9),
+        size: 10_000,
+        hash: ContentHasher::new(Algorithm::Sha256).save(),
+        content: UploadContent::File(file),
+    };
+    change(engine, move |transaction| transaction.save_upload(UploadId([9; 16]), &upload));
     layers
 }
 
@@ -80,7 +84,7 @@ fn files_are_compared_with_rows_both_ways() {
     let layers = fill(&engine);
     std::fs::remove_file(path(&engine, root.path(), &layers[0])).expect("removed");
     cut(&path(&engine, root.path(), &layers[1]), 4999);
-    let stray = root.path().join(layout::blob(&layers[2], crate::metadata::FileId([7; 16])));
+    let stray = root.path().join(layout::blob(&layers[2], FileId([7; 16])));
     std::fs::write(&stray, b"left by a process that died").expect("written");
     let strange = root.path().join(layout::blob_directory(&layers[2])).join("notes.txt");
     std::fs::write(&strange, b"of somebody else").expect("written");
@@ -93,8 +97,7 @@ fn files_are_compared_with_rows_both_ways() {
     std::fs::create_dir(root.path().join("blobs/backup")).expect("made");
     let upload = std::fs::read_dir(root.path().join("uploads")).expect("a directory").next().expect("a file");
     std::fs::remove_file(upload.expect("readable").path()).expect("removed");
-    std::fs::write(root.path().join(layout::upload(crate::metadata::FileId([8; 16]))), b"x")
-        .expect("written");
+    std::fs::write(root.path().join(layout::upload(FileId([8; 16]))), b"x").expect("written");
     let empty = (0..=u8::MAX)
         .map(|first| root.path().join(layout::blob_directory_of(Algorithm::Sha512, first)))
         .find(|path| std::fs::read_dir(path).expect("a directory").next().is_none());
@@ -247,7 +250,7 @@ fn harm() -> impl Strategy<Value = Harm> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever happens to rows and files: a repair leaves a store that is right, and in which nobody is told that
     /// something is there that is not.
@@ -283,8 +286,9 @@ proptest! {
             }
         }
         let report = engine.check(&REPAIR, &on_and_on).expect("looks");
-        let unreadable = report.findings.get(&FindingKind::UnreadableRow).map_or(0, |found| found.count);
         let again = check(&engine);
+        // Rows of a repository that is put together again are looked at only then.
+        let unreadable = again.findings.get(&FindingKind::UnreadableRow).map_or(0, |found| found.count);
         let left: Vec<_> = again.findings.iter().filter(|(kind, _)| kind.is_fault()).collect();
         if unreadable == 0 {
             prop_assert!(left.is_empty(), "{left:?} after {report:?}");
@@ -296,15 +300,15 @@ proptest! {
             let Ok(repository) = repository else { continue };
             for blob in snapshot.blobs(repository.id, None).expect("readable") {
                 let Ok((digest, _)) = blob else { continue };
-                if let Some(content) = pull(&engine, repository.name.as_str(), &digest) {
-                    prop_assert!(unreadable > 0 || content.len() as u64 == record(&engine, &digest).expect("stored").size);
+                if unreadable == 0 && let Some(content) = fetch(&engine, repository.name.as_str(), &digest) {
+                    prop_assert_eq!(content.len() as u64, record(&engine, &digest).expect("stored").size);
                 }
             }
         }
         // And what is not there can be pushed again.
         for number in 0..6 {
-            push(&engine, "team/a", &bytes(number, 5000));
-            prop_assert_eq!(pull(&engine, "team/a", &layers[number as usize]), Some(bytes(number, 5000)));
+            place(&engine, "team/a", &bytes(number, 5000));
+            prop_assert_eq!(fetch(&engine, "team/a", &layers[number as usize]), Some(bytes(number, 5000)));
         }
     }
 }

@@ -16,7 +16,8 @@ use super::*;
 use crate::environment::{Clock, Environment};
 use crate::layout;
 use crate::metadata::{
-    BlobLocation, BlobRecord, Damage, ManifestRefusal, NewContent, PutManifest, TagCondition, Timestamp,
+    BlobLocation, BlobRecord, Damage, FileId, INLINE_SIZE_MAX, ManifestRefusal, NewContent, PutManifest,
+    TagCondition, Timestamp,
 };
 use crate::oci::{Algorithm, ContentHasher, Digest, Manifest, RepositoryName, Tag, media_type};
 use crate::{Core, Engine, EngineOptions, runtime};
@@ -84,6 +85,39 @@ fn push_as(engine: &Engine, repository: &str, content: &[u8], algorithm: Algorit
         upload.finish(digest).await.expect("stored").was_known
     });
     (digest, was_known)
+}
+
+/// Puts a blob where a push would put it, without all that a push needs: for those who need many.
+fn place(engine: &Engine, repository: &str, content: &[u8]) -> Digest {
+    let digest = ContentHasher::digest(Algorithm::Sha256, content);
+    let (repository, size, now) = (name(repository), content.len() as u64, Timestamp(1));
+    let new = match content.len() {
+        ..=INLINE_SIZE_MAX => NewContent::Inline(content.to_vec().into()),
+        _ => {
+            let file = FileId(Environment::system().entropy.random());
+            let path = engine.shared().options.root.join(layout::blob(&digest, file));
+            std::fs::write(path, content).expect("written");
+            NewContent::File(file)
+        }
+    };
+    let commit = engine.metadata().write_blocking(move |transaction| {
+        transaction.commit_blob(&repository, &digest, size, new, None, now)
+    });
+    commit.expect("committed");
+    digest
+}
+
+/// The bytes of a blob, where a client would get it.
+fn fetch(engine: &Engine, repository: &str, digest: &Digest) -> Option<Vec<u8>> {
+    let snapshot = engine.metadata().snapshot().expect("open");
+    let id = snapshot.repository(&name(repository)).expect("readable")?;
+    match snapshot.blob(id, digest).expect("readable")?.location {
+        BlobLocation::Inline => Some(snapshot.content(digest).expect("readable").expect("there").to_vec()),
+        BlobLocation::File(file) => {
+            let path = engine.shared().options.root.join(layout::blob(digest, file));
+            Some(std::fs::read(path).expect("readable"))
+        }
+    }
 }
 
 /// An image of these blobs, with its bytes.

@@ -1,13 +1,12 @@
 use super::*;
 use crate::OpenError;
-use crate::metadata::FileId;
 
 fn fill(engine: &Engine) -> Vec<Digest> {
     let mut layers = Vec::new();
     for number in 0..30 {
         let repository = format!("team/app-{}", number % 3);
-        let config = push(engine, &repository, format!("{{{number}}}").as_bytes()).0;
-        let layer = push(engine, &repository, &bytes(number, 5000)).0;
+        let config = place(engine, &repository, format!("{{{number}}}").as_bytes());
+        let layer = place(engine, &repository, &bytes(number, 5000));
         let tags = [format!("v{number}"), "latest".to_owned()];
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         let manifest = put(engine, &repository, &image(&[config, layer], None), &tags).expect("complete");
@@ -145,7 +144,7 @@ fn a_rebuild_or_an_export_that_is_stopped_has_done_nothing() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = open(root.path(), true);
     for number in 0..400 {
-        push(&engine, "a", &bytes(number, 2000));
+        place(&engine, "a", &bytes(number, 2000));
     }
     let stop = |_| ControlFlow::Break(());
     assert!(matches!(engine.export(0, &stop), Err(ExportFailure::Stopped)));
