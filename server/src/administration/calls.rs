@@ -146,7 +146,7 @@ pub struct Ended {
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// It was done, as far as the report says.
-    Done(Report),
+    Done(Box<Report>),
     /// It has not begun, or not come to its end: a sentence.
     Failed(String),
 }

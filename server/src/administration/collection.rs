@@ -1,9 +1,8 @@
-use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use engine::Engine;
-use engine::collection::{CollectionHooks, CollectionOptions, CollectionReport, Phase, Progress, Step};
+use engine::collection::{CollectionHooks, CollectionOptions, CollectionReport, Mode, Phase, Progress, Step};
 
 use super::calls::{CollectionRequest, Outcome, Report};
 use super::tasks::Told;
@@ -37,13 +36,19 @@ impl Collection {
     /// Runs it. Takes the calling thread until the end.
     pub(super) fn run(self, told: &Told) -> Outcome {
         let Self { engine, options, terms, metrics } = self;
-        let (is_dry_run, window) = (options.dry_run, RefCell::new(None));
-        let hooks = Hooks { engine: &engine, terms, is_dry_run, told, window };
-        match engine.collect(&options, &hooks) {
+        // What changes nothing needs no pause.
+        let window = match options.mode {
+            Mode::ReadOnly if !options.dry_run => match Window::new(&engine, terms) {
+                Ok(window) => Some(window),
+                Err(error) => return Outcome::Failed(format!("writing cannot be paused: {error}")),
+            },
+            _ => None,
+        };
+        match engine.collect(&options, &Hooks { told, window }) {
             Ok(report) => {
                 metrics.collected(&report);
                 log(&report);
-                Outcome::Done(Report::Collection(report))
+                Outcome::Done(Box::new(Report::Collection(report)))
             }
             Err(error) => {
                 metrics.collection_failed();
@@ -99,26 +104,19 @@ fn log(report: &CollectionReport) {
 
 /// The collection's surroundings.
 struct Hooks<'h> {
-    engine: &'h Engine,
-    terms: Terms,
-    is_dry_run: bool,
     told: &'h Told,
-    window: RefCell<Option<Window>>,
+    window: Option<Window>,
 }
 
 impl CollectionHooks for Hooks<'_> {
     fn enter_window(&self) -> Result<(), String> {
-        // What changes nothing needs no pause.
-        let opened = match self.is_dry_run {
-            true => None,
-            false => Window::open(self.engine, self.terms, || self.told.is_stopping())?,
-        };
-        self.window.replace(opened);
-        Ok(())
+        self.window.as_ref().map_or(Ok(()), |window| window.open(|| self.told.is_stopping()))
     }
 
     fn leave_window(&self) {
-        drop(self.window.take());
+        if let Some(window) = &self.window {
+            window.close();
+        }
     }
 
     fn progress(&self, progress: Progress) {

@@ -51,7 +51,7 @@ pub(super) fn scrub(
     match engine.scrub(options, &progress) {
         Ok(report) => {
             metrics.scrubbed(report.checked.bytes.saturating_sub(scrubbed.get()));
-            Outcome::Done(Report::Scrub(report))
+            Outcome::Done(Box::new(Report::Scrub(report)))
         }
         Err(error) => Outcome::Failed(error.to_string()),
     }
@@ -59,14 +59,14 @@ pub(super) fn scrub(
 
 pub(super) fn check(engine: &Engine, options: &CheckOptions, told: &Told) -> Outcome {
     match engine.check(options, &tell(told)) {
-        Ok(report) => Outcome::Done(Report::Check(report)),
+        Ok(report) => Outcome::Done(Box::new(Report::Check(report))),
         Err(error) => Outcome::Failed(error.to_string()),
     }
 }
 
 pub(super) fn export(engine: &Engine, bytes_per_second: u64, told: &Told) -> Outcome {
     match engine.export(bytes_per_second, &tell(told)) {
-        Ok(report) => Outcome::Done(Report::Export(report)),
+        Ok(report) => Outcome::Done(Box::new(Report::Export(report))),
         Err(error) => Outcome::Failed(error.to_string()),
     }
 }

@@ -84,7 +84,7 @@ impl Administration {
     /// Ends the hold that a collection of this registry has left behind that died while it had one. To be called before
     /// anything is served.
     pub async fn end_dead_window(&self, core: &Core) -> Result<(), EngineError> {
-        if !core.hold().is_some_and(|hold| hold.owner == window::OWNER) {
+        if core.hold().is_none_or(|hold| hold.owner != window::OWNER) {
             return Ok(());
         }
         if core.release_writes(Some(window::OWNER.to_owned())).await?.is_ok() {
@@ -110,9 +110,6 @@ impl Administration {
 
     /// Begins a task; an error where one of that kind is running.
     fn start(&self, work: Work, by: String, now: Timestamp) -> Result<Running, Refusal> {
-        if self.is_stopping.load(Ordering::SeqCst) {
-            return Err(Refusal::unavailable("the registry is about to stop"));
-        }
         let (engine, metrics) = (self.engine.clone(), self.metrics.clone());
         match &work {
             Work::Collection(request) => {
@@ -146,7 +143,7 @@ impl Administration {
     /// Ends what is running at its next step, and the calls that wait; nothing is begun any more.
     pub fn begin_stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
-        self.tasks.stop_all();
+        self.tasks.close();
         self.stop.send_replace(());
     }
 

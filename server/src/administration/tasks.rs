@@ -21,6 +21,8 @@ use crate::timestamp::rfc3339;
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     slots: [Slot; Task::ALL.len()],
+    /// Whether none is begun any more.
+    is_closed: AtomicBool,
 }
 
 /// The tasks of one kind.
@@ -88,6 +90,9 @@ impl Tasks {
         let slot = self.slot(task);
         // One begins at a time, so that what is found here still holds below.
         let mut thread = slot.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(Refusal::unavailable("the registry is about to stop"));
+        }
         if let Some(running) = &slot.state.borrow().running {
             return Err(conflict(task, running));
         }
@@ -156,8 +161,10 @@ impl Tasks {
         }
     }
 
-    /// Asks all of them.
-    pub(super) fn stop_all(&self) {
+    /// Asks all of them, and begins none any more.
+    pub(super) fn close(&self) {
+        // First: whoever begins one from here on finds this, and the others are found below.
+        self.is_closed.store(true, Ordering::SeqCst);
         Task::ALL.into_iter().for_each(|task| self.stop(task));
     }
 
@@ -242,6 +249,8 @@ mod tests {
             assert_eq!(state.last, Some(Ended { id: first.id.clone(), by: "jane".into(), outcome }));
             let second = check("jane", &tasks, |_| panic!("a test")).expect("nothing runs");
             assert_ne!(second.id, first.id);
+            tasks.close();
+            check("jane", &tasks, |_| unreachable!("closed")).expect_err("closed");
             tasks.wait_for_end();
             let last = state_after(&tasks, 0).await.last.expect("it has ended");
             assert!(matches!(last.outcome, Outcome::Failed(text) if text.contains("panic")));

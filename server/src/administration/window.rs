@@ -1,9 +1,9 @@
+use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use engine::{Core, Engine, runtime};
-use tokio::sync::oneshot;
+use engine::{Core, Engine, EngineError, HeldByOther, Hold, runtime};
 
 /// Whose holds on writes are a collection's. Nobody else may have this name.
 pub(super) const OWNER: &str = "gc";
@@ -14,16 +14,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Why writing is paused.
 const REASON: &str = "garbage is being collected";
 
-/// That writing is paused, while a collection marks. Dropped, it goes on; where the process dies, the hold's own end lets it go
-/// on, or the next start.
-pub(super) struct Window {
-    /// Dropped, it lets writing go on.
-    close: Option<oneshot::Sender<()>>,
-    /// Told when it does.
-    closed: mpsc::Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
 /// How writing is paused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -33,102 +23,155 @@ pub(super) struct Terms {
     pub(super) drain: Duration,
 }
 
-/// How it was tried to pause writing.
-enum Opening {
+/// The window of a collection: writing is paused while it is open. Dropped, it is closed; where the process dies, the hold's
+/// own end lets writing go on, or the next start.
+///
+/// The hold is had by a thread of its own, whose runtime is there before the window opens and goes after it has closed: so it
+/// costs none of the window's time.
+pub(super) struct Window {
+    /// Dropped, it ends the thread, and with that the window.
+    commands: Option<tokio::sync::mpsc::UnboundedSender<Command>>,
+    answers: mpsc::Receiver<Answer>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is asked to do.
+enum Command {
+    Open,
+    Close,
+}
+
+/// What came of it.
+enum Answer {
     Opened,
-    /// Somebody else has done so, who will also let it go on.
+    /// Somebody else keeps the registry read-only already, who will also let it go on.
     HeldByOther,
+    Closed,
     Failed(String),
 }
 
 impl Window {
-    /// Pauses writing, and waits until no write is running. `None`: somebody else keeps the registry read-only already, which
-    /// does as well. An error where `is_stopping` says so meanwhile.
-    ///
-    /// The hold is had by a thread of its own, which has a runtime for as long as that lasts: so what begins and ends the
-    /// window costs none of its time.
-    pub(super) fn open(
-        engine: &Engine,
-        terms: Terms,
-        is_stopping: impl Fn() -> bool,
-    ) -> Result<Option<Self>, String> {
+    /// A window that is closed.
+    pub(super) fn new(engine: &Engine, terms: Terms) -> io::Result<Self> {
         let engine = engine.clone();
-        let (opened, opening) = mpsc::channel();
-        let (close, closing) = oneshot::channel();
-        let (closing_is_done, closed) = mpsc::channel();
+        let (commands, asked) = tokio::sync::mpsc::unbounded_channel();
+        let (answer, answers) = mpsc::channel();
         let run = move || {
-            let failed = opened.clone();
-            let held = runtime::run(hold(engine, terms, opened, closing, closing_is_done));
-            if let Err(error) = held {
-                let _ = failed.send(Opening::Failed(error.to_string()));
+            let failed = answer.clone();
+            let served = runtime::run(async { serve(&engine.core()?, terms, asked, answer).await });
+            if let Err(error) = served.flatten() {
+                let _ = failed.send(Answer::Failed(error.to_string()));
             }
         };
-        let thread = thread::Builder::new().name("window".into()).spawn(run);
-        let thread = Some(thread.map_err(|error| error.to_string())?);
-        let window = Self { close: Some(close), closed, thread };
+        let thread = thread::Builder::new().name("window".into()).spawn(run)?;
+        Ok(Self { commands: Some(commands), answers, thread: Some(thread) })
+    }
+
+    /// Pauses writing, and waits until no write is running; an error where that fails, or `is_stopping` says so meanwhile.
+    /// Where somebody else keeps the registry read-only already, that does as well.
+    pub(super) fn open(&self, is_stopping: impl Fn() -> bool) -> Result<(), String> {
+        self.ask(Command::Open);
         loop {
-            match opening.recv_timeout(LOOK_PERIOD) {
-                Ok(Opening::Opened) => return Ok(Some(window)),
-                Ok(Opening::HeldByOther) => return Ok(None),
-                Ok(Opening::Failed(error)) => return Err(error),
-                // Writing goes on as the window is dropped.
-                Err(RecvTimeoutError::Timeout) if is_stopping() => return Err("it was stopped".to_owned()),
+            match self.answers.recv_timeout(LOOK_PERIOD) {
+                Ok(Answer::Failed(error)) => return Err(error),
+                Ok(Answer::Opened | Answer::HeldByOther | Answer::Closed) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) if is_stopping() => {
+                    self.close();
+                    return Err("it was stopped".to_owned());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("its thread ended".to_owned()),
             }
+        }
+    }
+
+    /// Lets writing go on.
+    pub(super) fn close(&self) {
+        self.ask(Command::Close);
+        // The thread's end closes it, too.
+        while let Ok(answer) = self.answers.recv() {
+            if matches!(answer, Answer::Closed) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // A thread that has ended says so by its answers' end.
+            let _ = commands.send(command);
         }
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        drop(self.close.take());
-        // The thread still has its runtime to end, which nobody needs to wait for.
-        let _ = self.closed.recv();
-        drop(self.thread.take());
+        drop(self.commands.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of a collection's window ended by a panic");
+        }
     }
 }
 
-async fn hold(
-    engine: Engine,
+/// What the thread does, until nobody can ask it any more.
+async fn serve(
+    core: &Core,
     terms: Terms,
-    opened: mpsc::Sender<Opening>,
-    mut closing: oneshot::Receiver<()>,
-    closed: mpsc::Sender<()>,
-) {
-    let core = match engine.core() {
-        Ok(core) => core,
-        Err(error) => return drop(opened.send(Opening::Failed(error.to_string()))),
-    };
-    let held = runtime::select! {
-        held = core.hold_writes(OWNER.into(), REASON.into(), terms.lease, terms.drain) => held,
-        _ = &mut closing => {
-            release(&core, terms).await;
-            return drop(closed.send(()));
+    mut asked: tokio::sync::mpsc::UnboundedReceiver<Command>,
+    answer: mpsc::Sender<Answer>,
+) -> io::Result<()> {
+    let mut is_open = false;
+    let mut next = asked.recv().await;
+    while let Some(command) = next.take() {
+        let told = match command {
+            Command::Open => {
+                let held = runtime::select! {
+                    held = core.hold_writes(OWNER.into(), REASON.into(), terms.lease, terms.drain) => Some(held),
+                    // It is closed, or nobody waits any more, before it was open.
+                    early = asked.recv() => {
+                        next = early;
+                        None
+                    }
+                };
+                let told = opened(held);
+                is_open = matches!(told, None | Some(Answer::Opened));
+                told
+            }
+            Command::Close => {
+                if std::mem::take(&mut is_open) {
+                    release(core, terms).await;
+                }
+                Some(Answer::Closed)
+            }
+        };
+        // Whoever does not listen any more has dropped the window, which ends this.
+        told.into_iter().for_each(|told| drop(answer.send(told)));
+        if next.is_none() {
+            next = asked.recv().await;
         }
-    };
-    let opening = match &held {
-        Ok(Ok(_)) => Opening::Opened,
+    }
+    if is_open {
+        release(core, terms).await;
+    }
+    Ok(())
+}
+
+/// What came of a hold; `None`: nobody has waited for it.
+fn opened(held: Option<Result<Result<Hold, HeldByOther>, EngineError>>) -> Option<Answer> {
+    Some(match held? {
+        Ok(Ok(_)) => Answer::Opened,
         Ok(Err(other)) => {
             tracing::info!(
                 owner = other.0.owner,
                 "collecting while somebody else keeps the registry read-only"
             );
-            Opening::HeldByOther
+            Answer::HeldByOther
         }
-        Err(error) => Opening::Failed(error.to_string()),
-    };
-    let is_open = matches!(opening, Opening::Opened);
-    // Where nobody waits any more, the window closes at once: then its other end is gone.
-    let _ = opened.send(opening);
-    if !is_open {
-        return;
-    }
-    let _ = closing.await;
-    release(&core, terms).await;
-    let _ = closed.send(());
+        Err(error) => Answer::Failed(error.to_string()),
+    })
 }
 
+/// Ends the hold.
 async fn release(core: &Core, terms: Terms) {
     match core.release_writes(Some(OWNER.into())).await {
         Ok(Ok(Some(_))) => {}
@@ -169,10 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn writing_goes_on_when_it_is_dropped() {
+    fn writing_goes_on_when_it_is_closed_or_dropped() {
         with_core(async |engine, core| {
-            let window = Window::open(&engine, TERMS, || false).expect("opens").expect("nobody else has it");
-            assert!(core.begin_write().is_err_and(|hold| hold.owner == OWNER));
+            let window = Window::new(&engine, TERMS).expect("a thread");
+            assert!(core.begin_write().is_ok());
+            for _ in 0..2 {
+                window.open(|| false).expect("opens");
+                assert!(core.begin_write().is_err_and(|hold| hold.owner == OWNER));
+                window.close();
+                assert!(core.begin_write().is_ok());
+            }
+            window.open(|| false).expect("opens");
             drop(window);
             assert!(core.begin_write().is_ok());
         });
@@ -182,7 +232,8 @@ mod tests {
     fn a_collection_that_is_stopped_waits_for_no_write() {
         with_core(async |engine, core| {
             let write = core.begin_write().expect("open");
-            assert!(Window::open(&engine, TERMS, || true).is_err());
+            let window = Window::new(&engine, TERMS).expect("a thread");
+            window.open(|| true).expect_err("stopped");
             assert_eq!(core.hold(), None);
             drop(write);
         });
@@ -193,7 +244,9 @@ mod tests {
         with_core(async |engine, core| {
             let held = core.hold_writes("jane".into(), "a test".into(), TERMS.lease, Duration::ZERO).await;
             held.expect("the store works").expect("free");
-            assert!(Window::open(&engine, TERMS, || false).expect("opens").is_none());
+            let window = Window::new(&engine, TERMS).expect("a thread");
+            window.open(|| false).expect("opens");
+            window.close();
             assert!(core.hold().is_some_and(|hold| hold.owner == "jane"));
         });
     }

@@ -25,9 +25,9 @@ pub(super) enum Exit {
 
 /// The help of each command ends with this. Errors of the command line end with 2.
 pub(super) const HELP: &str = "\
-Ends with 0 when it was done, 1 when it failed, 2 when the command line is wrong, 3 when something else is going on that it
-cannot go beside (try again later), 4 when the registry does not answer, 5 when the caller may not do that, and 6 when it was done
-and has found something wrong with what is stored.";
+Ends with 0 when it was done, 1 when it failed, 2 when the command line is wrong, 3 when something else is going on that it \
+cannot go beside (try again later), 4 when the registry does not answer, 5 when the caller may not do that, and 6 when it was \
+done and has found something wrong with what is stored.";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -71,6 +71,7 @@ impl From<CallError> for CommandError {
             CallError::Unreachable(_) => Exit::Unreachable,
             CallError::Token(_) => Exit::Denied,
             CallError::Failed(failure) => match failure.reason {
+                Reason::Invalid => Exit::Usage,
                 Reason::Denied => Exit::Denied,
                 Reason::Conflict | Reason::ReadOnly => Exit::Busy,
                 Reason::Unavailable => Exit::Unreachable,

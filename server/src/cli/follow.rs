@@ -63,7 +63,7 @@ impl Follow {
         let ended = follow(registry, running, progress).await;
         progress.end();
         match ended?.outcome {
-            Outcome::Done(report) => Ok(Some(report)),
+            Outcome::Done(report) => Ok(Some(*report)),
             Outcome::Failed(message) => Err(CommandError::failed(message)),
         }
     }

@@ -13,6 +13,9 @@ use crate::settings::Time;
 /// Who makes the registry read-only where nothing else is said, so that any administrator can end what another one began.
 const OWNER: &str = "administrator";
 
+/// Time that running writes get to end where nothing else is said.
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// A week, in seconds.
 const LASTING_MAX: u64 = 7 * 24 * 3600;
 
@@ -44,9 +47,9 @@ pub struct On {
     /// How long at most; up to 7d.
     #[arg(long = "for", value_name = "TIME", default_value = "1h")]
     lasting: Time<1, LASTING_MAX>,
-    /// Time that running writes get to end.
-    #[arg(long, value_name = "TIME", default_value = "30s")]
-    drain: Time<0, LASTING_MAX>,
+    /// Time that running writes get to end. [default: 30s, or all of it where that is less]
+    #[arg(long, value_name = "TIME")]
+    drain: Option<Time<0, LASTING_MAX>>,
     #[command(flatten)]
     common: Common,
 }
@@ -85,9 +88,10 @@ impl ReadOnly {
     pub(super) fn run(self) -> Result<Exit, CommandError> {
         let (state, answer) = match self {
             Self::On(On { reason, owner, lasting, drain, common }) => {
-                let (lasting_seconds, drain_seconds) = (lasting.get().as_secs(), drain.get().as_secs());
+                let drain = drain.map_or(DRAIN.min(lasting.get()), Time::get);
+                let (lasting_seconds, drain_seconds) = (lasting.get().as_secs(), drain.as_secs());
                 let call = SetReadOnly { owner, reason, lasting_seconds, drain_seconds };
-                let limit = drain.get() + CALL_TIME;
+                let limit = drain + CALL_TIME;
                 let set = async |registry: interface::client::Registry| {
                     Ok(registry.call_within(&call, limit).await?)
                 };

@@ -15,9 +15,11 @@ const BACKLOG: i32 = 128;
 pub(super) struct SocketFile {
     directory: OwnedFd,
     name: OsString,
-    /// Device and inode.
-    identity: (u64, u64),
+    identity: Identity,
 }
+
+/// Tells a socket's file from one that took its place: device, inode, and, as inodes are used again, when it was made.
+type Identity = (u64, u64, i64, u64);
 
 impl SocketFile {
     /// Listens on a socket at `path` that only this user can open. What a process left there that is no more is
@@ -75,8 +77,8 @@ fn stat(directory: &OwnedFd, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
+fn identity(stat: &Stat) -> Identity {
+    (stat.st_dev, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec)
 }
 
 #[cfg(test)]
