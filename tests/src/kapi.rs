@@ -23,7 +23,7 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| match std::env::var_os("PAYLOAD_REGISTRY_KAPI_BIN") {
         Some(path) => Some(path.into()),
-        None => process::build("kapi", "payload-registry-kapi"),
+        None => process::build("payload-registry-kapi"),
     });
     program.as_deref().expect("the component builds")
 }

@@ -13,6 +13,7 @@
 //! * [`layout`] writes an image as a directory that other clients can read;
 //! * [`manifests`] are those below `deploy/`;
 //! * [`private`] calls the server's private interface;
+//! * [`tls_proxy`] ends TLS in front of a server;
 //! * [`tools`] finds, or installs, what others wrote;
 //! * [`volume`] is a small file system of its own, to be filled up or mounted read-only.
 
@@ -32,9 +33,11 @@ pub mod manifests;
 pub mod private;
 mod process;
 pub mod server;
+pub mod tls_proxy;
 pub mod tools;
 pub mod volume;
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -54,6 +57,11 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         assert!(Instant::now() < deadline, "in vain waited for this: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says that something is not tested here, and why, so that it is seen: the harness hides what passing tests print.
+pub fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "!! SKIPPED: {what}");
 }
 
 /// What servers and clients of the tests' own run on that do not fit into one thread.

@@ -25,8 +25,9 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
-/// Builds a program into the directory that this very test was built into: `<target>/<profile>/deps/<test>`.
-pub(crate) fn build(package: &str, binary: &str) -> Option<PathBuf> {
+/// Builds a program into the directory that this very test was built into: `<target>/<profile>/deps/<test>`. As one of the
+/// workspace, so that dependencies have the features that they have in the tests' build, and are not built once more.
+pub(crate) fn build(binary: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().expect("a test knows its own path");
     let profile_dir = test.ancestors().nth(2).expect("a test lies two levels below its profile's directory");
     let target_dir = profile_dir.parent().expect("a profile's directory lies in the target directory");
@@ -36,7 +37,7 @@ pub(crate) fn build(package: &str, binary: &str) -> Option<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", package, "--bin", binary, "--profile", profile, "--target-dir"])
+        .args(["build", "--quiet", "--workspace", "--bin", binary, "--profile", profile, "--target-dir"])
         .arg(target_dir)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()

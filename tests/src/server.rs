@@ -22,7 +22,7 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| match std::env::var_os("PAYLOAD_REGISTRY_BIN") {
         Some(path) => Some(path.into()),
-        None => process::build("server", "payload-registry"),
+        None => process::build("payload-registry"),
     });
     program.as_deref().expect("the server builds")
 }

@@ -416,7 +416,7 @@ impl Pusher<'_> {
         self.confirmed.fetch_add(1, Ordering::Relaxed);
         let entry = (repository.clone(), tag.clone(), manifest.bytes.clone());
         self.alive.lock().expect("no panic").insert(entry.clone());
-        if number % 3 != 0 {
+        if !number.is_multiple_of(3) {
             // From here on nobody knows whether the tag is there.
             self.alive.lock().expect("no panic").remove(&entry);
             let target = format!("/v2/{repository}/manifests/{tag}");
@@ -507,25 +507,30 @@ fn a_server_that_is_killed_while_it_collects_has_lost_nothing_alive() {
         let command = begin(&server, &["gc", "--json"]);
         let log_before = server.log().len();
         if round % 2 == 0 {
-            let step = format!("step={}", STEPS[round / 2 % STEPS.len()]);
-            let json_step = format!("\"step\":\"{}\"", STEPS[round / 2 % STEPS.len()]);
+            let step = format!("\"step\":\"{}\"", STEPS[round / 2 % STEPS.len()]);
             let deadline = Instant::now() + tests::PATIENCE;
             while Instant::now() < deadline {
                 let log = server.log();
                 let new = &log[log_before..];
-                if new.contains(&step) || new.contains(&json_step) || new.contains("collected") {
+                if new.contains(&step) || new.contains("\"collected\"") {
                     break;
                 }
             }
         } else {
             let log = || server.log()[log_before..].to_owned();
             eventually("a beginning", || {
-                (log().contains("Entered") || log().contains("collected")).then_some(())
+                (log().contains("\"Entered\"") || log().contains("\"collected\"")).then_some(())
             });
             // Somewhere within the time that a collection takes.
             thread::sleep(usual.mul_f64((round * 7 % 10) as f64 / 10.0));
         }
         server.kill();
+        let log = server.log();
+        let last = STEPS
+            .iter()
+            .filter_map(|step| Some((log[log_before..].rfind(&format!("\"{step}\""))?, step)))
+            .max();
+        eprintln!("round {round}: killed after {:?}", last.map(|(_, step)| step));
         drop(command);
         server.restart();
         assert_eq!(server.private().must(&GetReadOnly {}).hold, None);

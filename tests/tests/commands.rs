@@ -7,10 +7,12 @@ use interface::{GetReadOnly, Rule, Subject, Verb};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::administer::{Ended, anywhere, on};
+use tests::authority::Authority;
 use tests::client::Client;
 use tests::component::{Component, KUBERNETES, rule, user};
 use tests::http::{Request, Response};
 use tests::server::{Launch, Server};
+use tests::tls_proxy::TlsProxy;
 
 /// The service account of the Job.
 const JOB: &str = "system:serviceaccount:registry:gc";
@@ -78,7 +80,7 @@ fn who_may_administer_by_token_and_who_may_not() {
     }
     let job = bearer(&server, "job");
     call(&job, "no/such/call", &json!({})).expect(404);
-    call(&job, "read-only/get", &json!([])).expect(400);
+    call(&job, "read-only/get", &json!("now")).expect(400);
     call(&job, "uploads/cancel", &json!({"id": "x".repeat(100_000)})).expect(400);
     job.send_call(Request::new("GET", "/admin/v1/read-only/get")).expect(400);
     // Tags and rules are the component's, and nobody's else.
@@ -145,6 +147,29 @@ fn a_job_collects_with_the_token_of_its_service_account() {
     let ended = job.run(&["gc"]).expect(5);
     assert!(ended.stderr.contains("cannot read the token"), "{ended:?}");
     Job::new(&server, "jane").run(&["gc"]).expect(5);
+}
+
+#[test]
+fn the_way_can_be_https() {
+    let (server, component) = cluster();
+    component.set_rules(vec![administrators(&[JOB])]);
+    let (authority, other) = (Authority::new("trusted"), Authority::new("another"));
+    let proxy = TlsProxy::start(&authority.issue_server(&["localhost"]), server.address());
+    let mut job = Job::new(&server, "job");
+    let write = |name: &str, text: String| {
+        let path = job.dir.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_str().expect("text").to_owned()
+    };
+    let (trusted, another) = (write("ca.pem", authority.pem()), write("other.pem", other.pem()));
+    job.address = format!("https://localhost:{}", proxy.port());
+    job.run(&["gc", "--ca-file", &trusted]).expect(0);
+    let ended = job.run(&["gc", "--ca-file", &another]).expect(4);
+    assert!(ended.stderr.contains("certificate"), "{ended:?}");
+    job.run(&["gc"]).expect(4);
+    // The certificate is for another name.
+    job.address = format!("https://127.0.0.1:{}", proxy.port());
+    job.run(&["gc", "--ca-file", &trusted]).expect(4);
 }
 
 #[test]

@@ -455,6 +455,7 @@ fn a_watch_waits_for_what_happens() {
 }
 
 #[test]
+#[ignore = "takes minutes: 100,000 changes"]
 fn changes_that_are_no_longer_kept_are_said_to_be() {
     let server = Server::start();
     let (client, private) = (server.client(), server.private());
@@ -666,14 +667,14 @@ fn over_tls_a_certificate_is_needed() {
     for launch in [files.launch(), files.launch().without_io_uring()] {
         let mut server = launch.start();
         let client = server.client();
-        let many: Vec<String> = (0..2000).map(|number| format!("t{number}")).collect();
+        let many: Vec<String> = (0..600).map(|number| format!("t{number}")).collect();
         push_tags(&client, "ns/app", &many);
         assert!(!server.root().join("private.sock").exists());
         let address = private_address(&server);
         let with = |certificate: &Certificate| Private::tls(address, &servers.pem(), Some(certificate));
         let right = with(&clients.issue_client("component"));
         // Answers of many records, bodies of many, and several calls over one connection.
-        assert_eq!(right.must(&list(Some("ns"))).tags.len(), 2000);
+        assert_eq!(right.must(&list(Some("ns"))).tags.len(), 600);
         right.must(&SetRules { rules: vec![rule("user", None, &[Verb::Get], &["p/**"]); 10_000] });
         let mut connection = right.connect().expect("connects");
         for _ in 0..3 {
@@ -681,7 +682,7 @@ fn over_tls_a_certificate_is_needed() {
             let request = Request::new("POST", "/v1/tags/list").body(body);
             let answer = connection.exchange(&request).expect("an answer").expect(200);
             let page: TagPage = serde_json::from_slice(&answer.body).expect("a page");
-            assert_eq!(page.tags.len(), 2000);
+            assert_eq!(page.tags.len(), 600);
         }
 
         let request = Request::new("POST", "/v1/namespaces/prefixes").body("{}");
