@@ -2,7 +2,7 @@
 //!
 //! The calls are those of [`calls`], and of the crate `interface` for read-only mode. They come by the private interface, from
 //! those who may open it, and by the public listener below `/admin/v1/`, from those whom the cluster's rules let administer;
-//! [`dispatch`] knows of neither.
+//! [`dispatch()`] knows of neither.
 //!
 //! What takes long is a task ([`tasks`]): it runs on a thread of its own, one of a kind at a time, and goes on whether or
 //! not somebody looks.

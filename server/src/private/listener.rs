@@ -25,7 +25,8 @@ use crate::settings::{PrivateListen, PrivateSettings};
 /// Name of the socket in the root.
 const SOCKET: &str = "private.sock";
 
-/// Connections at a time. The component needs one for each call that waits, and has some tens of them.
+/// Connections at a time, beyond which those without a call are closed. The component needs one for each call that
+/// waits, and has some tens of them.
 const CONNECTIONS_MAX: usize = 1024;
 
 /// How long calls that are running may take when the program stops. Those that wait are ended.
@@ -281,11 +282,13 @@ impl Accepting {
     }
 
     fn serve(&self, stream: impl Transport + 'static) {
-        if self.watchdog.connections() >= CONNECTIONS_MAX {
-            tracing::warn!(
-                connections = CONNECTIONS_MAX,
-                "too many private connections; a new one is closed"
-            );
+        let connections = self.watchdog.connections();
+        if connections >= CONNECTIONS_MAX {
+            // Those who have not shown a certificate yet are among them, and nobody else can be there in such numbers.
+            tracing::warn!(connections, "too many private connections; those without a call are closed");
+            self.watchdog.end_idle();
+        }
+        if connections >= 2 * CONNECTIONS_MAX {
             return;
         }
         let buffers = self.core.buffers().clone();
