@@ -1,5 +1,6 @@
 //! Certificate authorities and what they issue, made anew for each test.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -96,11 +97,12 @@ impl Certificate {
     }
 }
 
-/// The text of a file, in one step.
+/// The text of a file, in one step, whoever else writes it at the same time.
 pub(crate) fn replace_file(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text).expect("a file in the test's own directory");
-    std::fs::rename(&new, path).expect("a file in the test's own directory");
+    let directory = path.parent().expect("a file in a directory");
+    let mut new = tempfile::NamedTempFile::new_in(directory).expect("a file in the test's own directory");
+    new.write_all(text.as_bytes()).expect("a file in the test's own directory");
+    new.persist(path).expect("a file in the test's own directory");
 }
 
 /// The authorities that a PEM text holds, as those to trust.
