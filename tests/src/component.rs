@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use interface::{
-    AnswerReview, Namespace, NextReviews, PendingReview, Rule, SetNamespaces, SetRules, Subject, Verb,
-    Verdict,
+    AnswerReview, Namespace, NextReviews, PendingReview, PendingWork, Rule, SetNamespaces, SetRules, Subject,
+    Verb, Verdict,
 };
 
-use crate::private::Private;
+use crate::http::Connection;
+use crate::private::{Private, Stream, request};
 use crate::server::Server;
 
 /// The settings of a server that serves a cluster.
@@ -54,8 +55,10 @@ impl Component {
     /// Reviews tokens from here on, on a thread of its own; those for which `verdict` has none are never answered.
     #[track_caller]
     pub fn review(&mut self, verdict: impl Fn(&str) -> Option<Verdict> + Send + 'static) {
+        // What it takes is its own for as long as this connection lasts.
+        let mut connection = self.private.connect().expect("connects");
         // When this has been answered, the server knows that somebody is there.
-        let first = self.next(0);
+        let first = next(&mut connection, 0);
         let (private, reviewed, is_leaving) =
             (self.private.clone(), self.reviewed.clone(), self.is_leaving.clone());
         self.reviewers.push(thread::spawn(move || {
@@ -70,15 +73,9 @@ impl Component {
                 if is_leaving.load(Ordering::Relaxed) {
                     return;
                 }
-                reviews = private.must(&NextReviews { wait_seconds: 1 }).reviews;
+                reviews = next(&mut connection, 1);
             }
         }));
-    }
-
-    /// Waits for reviews, and takes them without an answer.
-    #[track_caller]
-    pub fn next(&self, wait_seconds: u64) -> Vec<PendingReview> {
-        self.private.must(&NextReviews { wait_seconds }).reviews
     }
 
     /// The tokens that were taken to be reviewed, in their order.
@@ -103,6 +100,20 @@ impl Drop for Component {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Waits for reviews, and takes them. They are others' again when the connection ends.
+#[track_caller]
+pub fn next(connection: &mut Connection<Box<dyn Stream>>, wait_seconds: u64) -> Vec<PendingReview> {
+    connection.send(&request(&NextReviews { wait_seconds }));
+    receive_next(connection)
+}
+
+/// Waits for the answer to a call for reviews that was sent before.
+#[track_caller]
+pub fn receive_next(connection: &mut Connection<Box<dyn Stream>>) -> Vec<PendingReview> {
+    let answer = connection.receive("POST").expect("an answer").expect(200);
+    serde_json::from_slice::<PendingWork>(&answer.body).expect("an answer as it should be").reviews
 }
 
 /// A verdict: the token is this user's.

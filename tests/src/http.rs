@@ -215,8 +215,8 @@ impl Response {
     }
 }
 
-/// The error codes of the OCI distribution specification, all of them.
-pub const SPEC_CODES: [&str; 14] = [
+/// The error codes of the OCI distribution specification, all of them, and the one for quotas.
+pub const SPEC_CODES: [&str; 15] = [
     "BLOB_UNKNOWN",
     "BLOB_UPLOAD_INVALID",
     "BLOB_UPLOAD_UNKNOWN",
@@ -231,6 +231,7 @@ pub const SPEC_CODES: [&str; 14] = [
     "DENIED",
     "UNSUPPORTED",
     "TOOMANYREQUESTS",
+    "QUOTA_EXCEEDED",
 ];
 
 /// A connection to the server. Everything that takes longer than [`PATIENCE`] is an error.

@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, User};
 use crate::front_proxy::{FrontProxy, Settings};
 use crate::kapi::{self, Kapi, SERVER_NAME};
 use crate::kubectl::Kubectl;
+use crate::private_tls::{PrivateTls, private_address};
 use crate::server::{Launch, Server};
 use crate::{eventually, manifests};
 
@@ -27,6 +28,8 @@ pub struct Installation {
     pub server: Server,
     /// The cluster.
     pub cluster: Cluster,
+    /// What component and registry speak TLS with; `None`: they have a socket.
+    pub tls: Option<PrivateTls>,
 }
 
 impl Installation {
@@ -39,6 +42,17 @@ impl Installation {
     /// The same with more arguments for the component.
     #[track_caller]
     pub fn start_with(args: &[&str]) -> Self {
+        Self::start_over(None, args)
+    }
+
+    /// The same, where component and registry speak TLS to each other, with these files.
+    #[track_caller]
+    pub fn start_over_tls(files: PrivateTls) -> Self {
+        Self::start_over(Some(files), &[])
+    }
+
+    #[track_caller]
+    fn start_over(tls: Option<PrivateTls>, args: &[&str]) -> Self {
         let cluster = Cluster::start();
         cluster.create_namespace(NAMESPACE);
         for file in ["service-account.yaml", "component-rbac.yaml", "user-roles.yaml"] {
@@ -46,15 +60,29 @@ impl Installation {
                 cluster.apply(object);
             }
         }
-        let server = Launch::new().config("kubernetes: {enabled: true}").start();
+        let launch = Launch::new().config("kubernetes: {enabled: true}");
+        let mut args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let (server, registry) = match &tls {
+            Some(files) => {
+                let server = files.launch(launch).start();
+                args.extend(files.component_args());
+                let address = private_address(&server).to_string();
+                (server, address)
+            }
+            None => {
+                let server = launch.start();
+                let socket = server.root().join("private.sock");
+                (server, format!("unix:{}", socket.display()))
+            }
+        };
         let launch = kapi::Launch {
-            registry: format!("unix:{}", server.root().join("private.sock").display()),
+            registry,
             kubeconfig: cluster.kubeconfig(&User::service_account(NAMESPACE, "payload-registry")),
             listen: "127.0.0.1:0".into(),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            args,
         };
         let kapi = launch.start();
-        let installation = Self { kapi, server, cluster };
+        let installation = Self { kapi, server, cluster, tls };
         installation.trust(&installation.kapi.authority().pem());
         installation.route();
         installation.wait();

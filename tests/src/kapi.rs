@@ -42,7 +42,7 @@ pub fn command() -> Command {
 /// How to start the component.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The registry's private interface: `unix:<path>`.
+    /// The registry's private interface: `unix:<path>`, or `<host>:<port>` for TLS.
     pub registry: String,
     /// The kubeconfig of its service account.
     pub kubeconfig: PathBuf,

@@ -12,7 +12,8 @@
 //! * [`kubectl`] runs the real one;
 //! * [`layout`] writes an image as a directory that other clients can read;
 //! * [`manifests`] are those below `deploy/`;
-//! * [`private`] calls the server's private interface;
+//! * [`private`] calls the server's private interface, [`private_tls`] has what that takes over TLS;
+//! * [`skopeo`] runs a client that others wrote;
 //! * [`tls_proxy`] ends TLS in front of a server;
 //! * [`tools`] finds, or installs, what others wrote;
 //! * [`volume`] is a small file system of its own, to be filled up or mounted read-only.
@@ -31,8 +32,10 @@ pub mod kubectl;
 pub mod layout;
 pub mod manifests;
 pub mod private;
+pub mod private_tls;
 mod process;
 pub mod server;
+pub mod skopeo;
 pub mod tls_proxy;
 pub mod tools;
 pub mod volume;

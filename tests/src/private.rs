@@ -74,9 +74,7 @@ impl Private {
     /// Makes a call.
     #[track_caller]
     pub fn call<C: Call>(&self, call: &C) -> Result<C::Answer, Failure> {
-        let body = serde_json::to_vec(call).expect("a call as JSON");
-        let request = Request::new("POST", format!("/v1/{}", C::PATH)).body(body);
-        let response = match self.try_send(&request) {
+        let response = match self.try_send(&request(call)) {
             Ok(response) => response,
             Err(error) => panic!("no answer to {}: {error}", C::PATH),
         };
@@ -99,6 +97,13 @@ impl Private {
             Err(failure) => panic!("{} failed: {failure:?}", C::PATH),
         }
     }
+}
+
+/// The request of a call.
+#[track_caller]
+pub fn request<C: Call>(call: &C) -> Request {
+    let body = serde_json::to_vec(call).expect("a call as JSON");
+    Request::new("POST", format!("/v1/{}", C::PATH)).body(body)
 }
 
 /// A stream of bytes.

@@ -16,6 +16,8 @@ use tests::front_proxy::{FrontProxy, Settings};
 use tests::http::{Request, Response};
 use tests::installation::{GROUP_VERSION, Installation};
 use tests::kapi::{REGISTRY_HOST, SERVER_NAME};
+use tests::private::Private;
+use tests::private_tls::{PrivateTls, private_address};
 use tests::tools::tool;
 
 const REGISTRY_AUDIENCE: &str = "payload-registry";
@@ -737,6 +739,75 @@ fn without_the_component_pulls_go_on() {
         1
     );
     assert!(installation.kapi.stop().success());
+}
+
+/// An installation whose component and registry speak TLS, and the authority of the component's certificate.
+fn over_tls() -> (Installation, Authority) {
+    let (servers, components) = (Authority::new("servers"), Authority::new("components"));
+    let files = PrivateTls::new(&servers.issue_server(&["127.0.0.1"]), &components.pem());
+    files.equip_component(&components.issue_client("component"), &servers.pem());
+    (Installation::start_over_tls(files), components)
+}
+
+#[test]
+fn the_first_login_after_the_component_was_killed_succeeds() {
+    for mut installation in [Installation::start(), over_tls().0] {
+        let jane = User::new("jane", &[]);
+        // One of them is under way when it happens.
+        installation.cluster.disturb("tokenreviews", Trouble::Hang);
+        let client = installation.client(&jane);
+        let under_way = std::thread::spawn(move || client.get("/v2/"));
+        eventually("a review is under way", || {
+            (installation.cluster.count("create", "tokenreviews") > 0).then_some(())
+        });
+        installation.kapi.kill();
+        installation.cluster.heal("tokenreviews");
+        installation.kapi.restart();
+        installation.wait();
+        installation.client(&jane).get("/v2/").expect(200);
+        under_way.join().expect("no panic").expect(200);
+    }
+}
+
+#[test]
+fn over_tls_a_component_with_another_certificate_gets_nothing() {
+    let (mut installation, components) = over_tls();
+    let owner = installation.owner("tls");
+    installation.client(&owner).push_image("tls/app", "v1", "x");
+    let kubectl = installation.kubectl(&owner).with(&["-n", "tls"]);
+    let get = ["get", "payloadrepositorytags", "--no-headers"];
+    assert_eq!(kubectl.ok(&get).lines().count(), 1);
+    // Nobody else gets in, not even to be told what is wrong.
+    let servers = std::fs::read_to_string(installation.tls.as_ref().expect("TLS").path("servers.crt"));
+    let (servers, others) = (servers.expect("a file"), Authority::new("others"));
+    let address = private_address(&installation.server);
+    for certificate in [None, Some(others.issue_client("component"))] {
+        let stranger = Private::tls(address, &servers, certificate.as_ref());
+        let answer = stranger.try_send(&tests::private::request(&interface::ListPrefixes {}));
+        assert!(answer.is_err(), "{answer:?}");
+    }
+
+    installation.kapi.kill();
+    let files = installation.tls.as_ref().expect("TLS");
+    files.equip_component(&others.issue_client("component"), &servers);
+    installation.kapi.restart();
+    installation.route();
+    eventually("the component is told about by the cluster", || {
+        let discovery = Request::new("GET", format!("/apis/{GROUP_VERSION}"));
+        (installation.direct().send_as(&owner, discovery).status == 200).then_some(())
+    });
+    let output = kubectl.run(&get);
+    assert!(!output.status.success() && output.stderr.contains("registry"), "{output:?}");
+    installation.client(&owner).get("/v2/").expect(503);
+    let status = installation.direct().send(&Request::new("GET", "/readyz?verbose"));
+    let status = String::from_utf8_lossy(&status.body).into_owned();
+    assert!(status.contains("[-]registry"), "{status}");
+
+    // With its own again, nobody has to start anything.
+    files.equip_component(&components.issue_client("component"), &servers);
+    installation.wait();
+    installation.client(&owner).get("/v2/").expect(200);
+    assert_eq!(kubectl.ok(&get).lines().count(), 1);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use interface::Verdict;
+use interface::{AnswerReview, NextReviews, Verdict};
 use tests::client::{Client, with_query};
-use tests::component::{Component, EVERYTHING, KUBERNETES, group_rule, rule, user};
+use tests::component::{Component, EVERYTHING, KUBERNETES, group_rule, next, receive_next, rule, user};
 use tests::eventually;
 use tests::http::{Request, Response};
 use tests::layout;
@@ -362,6 +362,38 @@ fn a_review_that_is_never_answered_ends_in_an_answer() {
     // Whoever took it may be gone, so it was given away again, and not once for each login.
     let taken = component.reviewed().iter().filter(|token| *token == "stuck").count();
     assert!((2..=3).contains(&taken), "{taken}");
+}
+
+#[test]
+fn who_has_died_is_given_no_reviews() {
+    for launch in [Launch::new(), Launch::new().without_io_uring()] {
+        let server = launch.config(KUBERNETES).start();
+        let component = Component::of(&server);
+        component.set_rules(Vec::new());
+        component.set_namespaces(&[], &[]);
+        let private = server.private();
+        let connect = || private.connect().expect("connects");
+        let wait = || {
+            let mut connection = connect();
+            connection.send(&tests::private::request(&NextReviews { wait_seconds: 30 }));
+            connection
+        };
+        // Once this is answered, somebody is there.
+        assert!(next(&mut connect(), 0).is_empty());
+        drop([wait(), wait(), wait(), wait()]);
+        let mut alive = wait();
+        let client = server.client().with_basic("token", "ci");
+        let login = thread::spawn(move || client.get("/v2/"));
+        // More often than there is time for if each of them had to be waited for.
+        for _ in 0..4 {
+            assert_eq!(receive_next(&mut alive).len(), 1);
+            let successor = wait();
+            drop(std::mem::replace(&mut alive, successor));
+        }
+        let reviews = receive_next(&mut alive);
+        private.must(&AnswerReview { id: reviews[0].id, verdict: user(CI, &[]) });
+        login.join().expect("no panic").expect(200);
+    }
 }
 
 #[test]

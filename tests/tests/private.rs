@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
 use interface::{
     AnswerReview, Call, Caller, Change, ChangeKind, Changes, DeleteAllTags, DeleteTag, Failure, GetTag,
@@ -13,9 +12,9 @@ use serde_json::json;
 use tests::authority::{Authority, Certificate};
 use tests::client::Client;
 use tests::content::{DOCKER_MANIFEST, Manifest, OCI_CONFIG, OCI_INDEX, descriptor, image};
-use tests::eventually;
-use tests::http::Request;
-use tests::private::{Private, SERVER_NAME};
+use tests::http::{Connection, Request};
+use tests::private::{Private, SERVER_NAME, Stream, request};
+use tests::private_tls::{PrivateTls, private_address};
 use tests::server::{Launch, Server};
 
 fn list(namespace: Option<&str>) -> ListTags {
@@ -437,20 +436,28 @@ fn a_watch_waits_for_what_happens() {
     client.push_image("ns/app", "v1", "one");
     let now = private.must(&list(None)).sequence;
     let waiting = |after, namespace: &str| {
-        let private = server.private();
+        let mut connection = private.connect().expect("connects");
         let namespace = Some(namespace.to_owned());
-        std::thread::spawn(move || private.must(&WatchTags { namespace, wait_seconds: 30, ..watch(after) }))
+        connection.send(&request(&WatchTags { namespace, wait_seconds: 30, ..watch(after) }));
+        // Who came first is heard first: this is answered when the other waits.
+        private.must(&list(None));
+        connection
+    };
+    let answer = |mut connection: Connection<Box<dyn Stream>>| -> Changes {
+        let answer = connection.receive("POST").expect("an answer").expect(200);
+        serde_json::from_slice(&answer.body).expect("changes")
     };
     let (here, there) = (waiting(now, "ns"), waiting(now, "elsewhere"));
     client.push_image("ns/app", "v2", "two");
-    let changes = here.join().expect("told");
+    let changes = answer(here);
     assert_eq!(told(&changes), [(ChangeKind::Added, "ns/app:v2".to_owned())]);
-    assert!(!there.is_finished(), "what happens elsewhere wakes nobody");
-    // The end of the server does.
+    // What happens elsewhere wakes nobody; the end of the server does.
     let last = waiting(changes.sequence, "ns");
     server.stop();
     for watch in [there, last] {
-        assert_eq!(watch.join().expect("told").changes, []);
+        let changes = answer(watch);
+        assert_eq!(changes.changes, []);
+        assert!(changes.sequence >= now);
     }
 }
 
@@ -613,59 +620,13 @@ fn it_can_be_elsewhere_or_nowhere() {
     listen("127.0.0.1:0").refusal().mentions(&["private.tls.certificate"]);
 }
 
-/// The files of a private interface over TLS.
-struct Files {
-    directory: tempfile::TempDir,
-}
-
-impl Files {
-    fn new(server: &Certificate, client_ca: &str) -> Self {
-        let files = Self { directory: tempfile::tempdir().expect("a directory") };
-        server.write(files.directory.path(), "server");
-        files.write("ca.crt", client_ca);
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Replaces a file.
-    fn write(&self, name: &str, text: &str) {
-        let new = self.path("new");
-        std::fs::write(&new, text).expect("a file");
-        std::fs::rename(new, self.path(name)).expect("a file");
-    }
-
-    fn launch(&self) -> Launch {
-        let set = |launch: Launch, name: &str, path: &Path| {
-            launch.env(&format!("PAYLOAD_REGISTRY_PRIVATE_{name}"), path.display().to_string())
-        };
-        let launch = set(Launch::new(), "LISTEN", Path::new("127.0.0.1:0"));
-        let launch = set(launch, "TLS_CERTIFICATE", &self.path("server.crt"));
-        let launch = set(launch, "TLS_KEY", &self.path("server.key"));
-        set(launch, "TLS_CLIENT_CA", &self.path("ca.crt"))
-    }
-}
-
-/// Where the private interface listens, out of the log.
-fn private_address(server: &Server) -> std::net::SocketAddr {
-    let line = eventually("the log says where", || {
-        let log = server.log();
-        log.lines().find(|line| line.contains("private interface over TLS")).map(str::to_owned)
-    });
-    let start = line.find("127.0.0.1:").expect("an address");
-    let end = line[start..].find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
-    line[start..start + end.unwrap_or(line.len() - start)].parse().expect("an address")
-}
-
 #[test]
 fn over_tls_a_certificate_is_needed() {
     let (servers, clients, others) =
         (Authority::new("servers"), Authority::new("clients"), Authority::new("others"));
-    let files = Files::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
-    for launch in [files.launch(), files.launch().without_io_uring()] {
-        let mut server = launch.start();
+    let files = PrivateTls::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
+    for launch in [Launch::new(), Launch::new().without_io_uring()] {
+        let mut server = files.launch(launch).start();
         let client = server.client();
         let many: Vec<String> = (0..600).map(|number| format!("t{number}")).collect();
         push_tags(&client, "ns/app", &many);
@@ -713,8 +674,8 @@ fn over_tls_a_certificate_is_needed() {
 fn certificates_are_read_again_when_they_change() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let (new_servers, new_clients) = (Authority::new("new servers"), Authority::new("new clients"));
-    let files = Files::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
-    let server = files.launch().start();
+    let files = PrivateTls::new(&servers.issue_server(&[SERVER_NAME]), &clients.pem());
+    let server = files.launch(Launch::new()).start();
     let address = private_address(&server);
     let certificate = clients.issue_client("component");
     let before = Private::tls(address, &servers.pem(), Some(&certificate));
@@ -747,5 +708,5 @@ fn certificates_are_read_again_when_they_change() {
 
     files.write("server.key", "no key");
     newest.must(&ListPrefixes {});
-    files.launch().refusal().mentions(&["server.key", "private.tls.key"]);
+    files.launch(Launch::new()).refusal().mentions(&["server.key", "private.tls.key"]);
 }

@@ -28,6 +28,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod watch_places;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,7 +87,7 @@ impl Api {
             discovery: Discovery::new(),
             openapi: OpenApi::new(),
             metrics: Metrics::new(),
-            watches: Watches::new(),
+            watches: Watches::default(),
         }
     }
 

@@ -7,8 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, Status
 use super::objects::{GROUP, RESOURCE};
 use crate::registry::CallError;
 
-/// Seconds after which clients may try again what is not possible now, where the registry does not say.
-const RETRY_AFTER_SECONDS: u32 = 5;
+/// Seconds after which clients may try again what is not possible now, as the kube-apiserver says it. Kubernetes' own
+/// clients do so up to ten times before they show anybody why, so this is ten seconds of `kubectl` saying nothing, and of
+/// a namespace that is being deleted without a word about what keeps it.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An answer that says no, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,16 +174,17 @@ impl Refusal {
     }
 
     /// 503.
-    pub fn unavailable(message: impl Into<String>, retry_after_seconds: Option<u32>) -> Self {
+    pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
-            .retry_after(retry_after_seconds.unwrap_or(RETRY_AFTER_SECONDS))
+            .retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// 504, for a resourceVersion that is not reached yet.
     pub fn version_too_large(asked: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {asked}, current: {current}");
         let timeout = format!("Timeout: {message}");
-        let mut refusal = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", timeout).retry_after(1);
+        let mut refusal =
+            Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", timeout).retry_after(RETRY_AFTER_SECONDS);
         refusal.0.details.get_or_insert_default().causes = Some(vec![StatusCause {
             field: None,
             message: Some("Too large resource version".to_owned()),
@@ -197,13 +200,14 @@ impl Refusal {
             CallError::Failed(failure) => Self::of_failure(failure, name),
             error @ (CallError::Unreachable(_) | CallError::Token(_)) => {
                 tracing::warn!(%error, "the registry cannot be asked");
-                Self::unavailable("the registry does not answer at the moment", None).about(name)
+                Self::unavailable("the registry does not answer at the moment").about(name)
             }
         }
     }
 
     fn of_failure(failure: Failure, name: &str) -> Self {
-        let Failure { reason, message, retry_after_seconds } = failure;
+        // When to come back is said in the way of Kubernetes.
+        let Failure { reason, message, retry_after_seconds: _ } = failure;
         match reason {
             Reason::Invalid => Self::bad_request(message),
             Reason::Denied => {
@@ -214,9 +218,7 @@ impl Refusal {
             Reason::NotFound => Self::not_found(RESOURCE, name),
             Reason::Conflict => Self::conflict(name, &message),
             Reason::Expired => Self::expired(message),
-            Reason::ReadOnly | Reason::Unavailable => {
-                Self::unavailable(message, retry_after_seconds).about(name)
-            }
+            Reason::ReadOnly | Reason::Unavailable => Self::unavailable(message).about(name),
             // Sequence numbers come from the registry: it has lost changes, so that everything is to be asked for again.
             Reason::Future => Self::expired(message),
             Reason::Internal => {
@@ -310,8 +312,8 @@ mod tests {
             (Reason::Conflict, 409, None),
             (Reason::Expired, 410, None),
             (Reason::Future, 410, None),
-            (Reason::ReadOnly, 503, Some(5)),
-            (Reason::Unavailable, 503, Some(5)),
+            (Reason::ReadOnly, 503, Some(1)),
+            (Reason::Unavailable, 503, Some(1)),
             (Reason::Internal, 500, None),
         ] {
             let refusal = Refusal::of_call(Failure::new(reason, "a sentence").into(), "x");
@@ -319,6 +321,6 @@ mod tests {
             assert_eq!(refusal.retry_after_seconds(), retry, "{reason:?}");
         }
         let later = Refusal::of_call(Failure::new(Reason::ReadOnly, "").retry_after(30).into(), "");
-        assert_eq!(later.retry_after_seconds(), Some(30));
+        assert_eq!(later.retry_after_seconds(), Some(1));
     }
 }

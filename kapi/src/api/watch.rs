@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,7 +15,6 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use interface::{Caller, Change, ChangeKind, Changes, Reason, Tag, WAIT_SECONDS_MAX, WatchTags};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::body::{Body, json, pieces, unwritten};
@@ -27,11 +25,8 @@ use super::objects::{LIST_END, View};
 use super::pages::Pages;
 use super::query::{ListQuery, Version, WatchQuery};
 use super::status::Refusal;
+use super::watch_places::{WatchPlace, WatchPlaces};
 use crate::registry::{CallError, Registry};
-
-/// Watches at once, beside those of the cluster's own controllers, which no crowd may lock out. Each is a call that the
-/// registry holds.
-const WATCHES_MAX: usize = 1000;
 
 /// How often a client is told how far the watch is.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
@@ -53,9 +48,9 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 const INITIAL_EVENTS_LIST_BLUEPRINT: &str = "kubernetes.io/initial-events-list-blueprint";
 
 /// Begins watches.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Watches {
-    places: Arc<Semaphore>,
+    places: WatchPlaces,
 }
 
 /// What is watched, and for whom.
@@ -74,11 +69,6 @@ pub struct Source {
 }
 
 impl Watches {
-    /// Where nothing is watched yet.
-    pub fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(WATCHES_MAX)) }
-    }
-
     /// Begins a watch. What goes wrong before the first event is an answer of its own.
     pub async fn start(
         &self,
@@ -89,7 +79,7 @@ impl Watches {
         asked: WatchQuery,
     ) -> Result<Response<Body>, Refusal> {
         let form = form(headers, Shape::Object)?;
-        let place = self.place(&source.caller)?;
+        let place = self.places.take(&source.caller)?;
         let start = Start::find(&source, &query, asked).await?;
         let now = Instant::now();
         let watch = Watch {
@@ -112,16 +102,6 @@ impl Watches {
         let mut response = json(StatusCode::OK, pieces(events));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         Ok(response)
-    }
-
-    /// A place for one more watch.
-    fn place(&self, caller: &Caller) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-        if *caller == Caller::Unrestricted {
-            return Ok(None);
-        }
-        let place = self.places.clone().try_acquire_owned();
-        let message = format!("there are {WATCHES_MAX} watches, which is as many as there may be");
-        place.map(Some).map_err(|_| Refusal::too_many(message))
     }
 }
 
@@ -209,7 +189,7 @@ struct Watch {
     next_bookmark: Option<Instant>,
     end: Instant,
     is_over: bool,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<WatchPlace>,
     _running: RunningWatch,
 }
 

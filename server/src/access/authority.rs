@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use interface::PendingReview;
 
 use super::namespaces::Namespaces;
-use super::reviews::Reviews;
+use super::reviews::{ReviewerId, Reviews};
 use super::{ClusterUser, NamespaceState, ReviewCounts, ReviewError, RuleSet};
 
 /// Bad patterns that the log names at a time.
@@ -81,10 +81,9 @@ impl Authority {
         self.namespaces.load().as_ref().map_or(NamespaceState::Unknown, |known| known.state(name))
     }
 
-    /// Waits for tokens to review, `wait` at most; each is given to one who asks. Where rules or namespaces are not known,
-    /// the first call returns at once, and later ones wait as usual.
-    pub async fn next_reviews(&self, wait: Duration) -> Vec<PendingReview> {
-        self.reviews.next(wait, || self.needs_rules() || self.needs_namespaces()).await
+    /// Somebody who is going to review tokens.
+    pub fn reviewer(self: &Arc<Self>) -> Reviewer {
+        Reviewer { id: self.reviews.enter(), authority: self.clone() }
     }
 
     /// Answers a review. One that was answered, or given up, is not looked at.
@@ -100,6 +99,29 @@ impl Authority {
     /// What became of tokens since the start.
     pub fn review_counts(&self) -> ReviewCounts {
         self.reviews.counts()
+    }
+}
+
+/// Somebody who reviews tokens. What it has taken and not answered when it is dropped is given to others.
+#[derive(Debug)]
+pub struct Reviewer {
+    id: ReviewerId,
+    authority: Arc<Authority>,
+}
+
+impl Reviewer {
+    /// Waits for tokens to review, `wait` at most; each is given to one who asks. Where rules or namespaces are not known,
+    /// the first call of all returns at once, and later ones wait as usual. Dropped before its end, it has taken nothing.
+    pub async fn next(&self, wait: Duration) -> Vec<PendingReview> {
+        let authority = &self.authority;
+        let has_needs = || authority.needs_rules() || authority.needs_namespaces();
+        authority.reviews.next(self.id, wait, has_needs).await
+    }
+}
+
+impl Drop for Reviewer {
+    fn drop(&mut self) {
+        self.authority.reviews.leave(self.id);
     }
 }
 

@@ -28,7 +28,7 @@ mod verification_pool;
 
 pub use anonymous::{AnonymousAccess, UnknownAnonymousAccess};
 pub use authenticator::{AuthenticationError, Authenticator, Login};
-pub use authority::Authority;
+pub use authority::{Authority, Reviewer};
 pub use basic_credentials::MalformedCredentials;
 pub use cluster_user::ClusterUser;
 pub use identity::Identity;

@@ -24,8 +24,8 @@ const PENDING_MAX: usize = 512;
 const BATCH_MAX: usize = 64;
 /// How long a review may take.
 const REVIEW_TIME: Duration = Duration::from_secs(10);
-/// When a review that was taken and not answered is given to somebody else, too: the one who took it may be gone. Less than
-/// half of [`REVIEW_TIME`], so that there is time for the other one.
+/// When a review that was taken and not answered is given to somebody else, too: the one who took it may be gone without
+/// a word. Less than half of [`REVIEW_TIME`], so that there is time for the other one.
 const RETAKE_TIME: Duration = Duration::from_secs(4);
 /// For how long after a call that waited for reviews another one is expected.
 const ATTENDANCE_TIME: Duration = Duration::from_secs(5);
@@ -71,11 +71,16 @@ enum Outcome {
     Unavailable,
 }
 
+/// Names somebody who takes reviews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReviewerId(u64);
+
 /// The reviews that wait, and who takes care of them.
 struct Desk {
     /// Names the next review. Begins at random, so that an answer that was meant for a process before this one is no
     /// answer to a review of this one.
     next_id: u64,
+    next_reviewer: u64,
     /// Those without an answer, in their order.
     pending: BTreeMap<u64, Pending>,
     /// Calls that wait for reviews.
@@ -91,8 +96,8 @@ struct Pending {
     token: Box<str>,
     flight: Flight<Outcome>,
     give_up_at: Instant,
-    /// When somebody took it last.
-    taken_at: Option<Instant>,
+    /// Who took it last, and when; `None`: nobody, or somebody who has left.
+    taken: Option<(ReviewerId, Instant)>,
 }
 
 #[derive(Default)]
@@ -127,6 +132,7 @@ impl Reviews {
         getrandom::fill(&mut first_id).map_err(io::Error::other)?;
         let desk = Desk {
             next_id: u64::from_le_bytes(first_id),
+            next_reviewer: 0,
             pending: BTreeMap::new(),
             calls: 0,
             last_call: None,
@@ -172,9 +178,34 @@ impl Reviews {
         }
     }
 
+    /// Names somebody who is going to take reviews, until [`Reviews::leave`].
+    pub(super) fn enter(&self) -> ReviewerId {
+        let mut desk = self.desk();
+        desk.next_reviewer += 1;
+        ReviewerId(desk.next_reviewer)
+    }
+
+    /// Gives the reviews to others that this one has taken and not answered.
+    pub(super) fn leave(&self, reviewer: ReviewerId) {
+        let mut is_any_free = false;
+        for pending in self.desk().pending.values_mut() {
+            if pending.taken.take_if(|(by, _)| *by == reviewer).is_some() {
+                is_any_free = true;
+            }
+        }
+        if is_any_free {
+            self.work.notify_one();
+        }
+    }
+
     /// Waits for reviews, `wait` at most. Where `has_needs` says that something else is missing, the first call returns at
-    /// once.
-    pub(super) async fn next(&self, wait: Duration, has_needs: impl Fn() -> bool) -> Vec<PendingReview> {
+    /// once. Dropped before that, it has taken nothing.
+    pub(super) async fn next(
+        &self,
+        reviewer: ReviewerId,
+        wait: Duration,
+        has_needs: impl Fn() -> bool,
+    ) -> Vec<PendingReview> {
         let _attending = Attending::new(self);
         let until = Instant::now() + wait;
         loop {
@@ -182,7 +213,7 @@ impl Reviews {
             notified.as_mut().enable();
             let now = Instant::now();
             self.give_up(now);
-            let reviews = self.take(now);
+            let reviews = self.take(reviewer, now);
             let tells = !std::mem::replace(&mut self.desk().has_told_needs, true) && has_needs();
             if tells || !reviews.is_empty() {
                 return reviews;
@@ -237,18 +268,18 @@ impl Reviews {
         let id = desk.next_id;
         desk.next_id = id.wrapping_add(1);
         let give_up_at = now + REVIEW_TIME;
-        desk.pending.insert(id, Pending { token: token.into(), flight, give_up_at, taken_at: None });
+        desk.pending.insert(id, Pending { token: token.into(), flight, give_up_at, taken: None });
         drop(desk);
         self.work.notify_one();
         true
     }
 
     /// Takes reviews that nobody has taken, or not answered; they stay pending.
-    fn take(&self, now: Instant) -> Vec<PendingReview> {
+    fn take(&self, reviewer: ReviewerId, now: Instant) -> Vec<PendingReview> {
         let mut desk = self.desk();
         let mut free = desk.pending.iter_mut().filter(|(_, pending)| pending.is_free(now));
         let take = |(id, pending): (&u64, &mut Pending)| {
-            pending.taken_at = Some(now);
+            pending.taken = Some((reviewer, now));
             PendingReview { id: *id, token: pending.token.clone().into() }
         };
         let reviews = free.by_ref().take(BATCH_MAX).map(take).collect();
@@ -294,7 +325,7 @@ impl Desk {
 impl Pending {
     /// Whether nobody is at work on it, as far as that can be told.
     fn is_free(&self, now: Instant) -> bool {
-        self.taken_at.is_none_or(|at| at + RETAKE_TIME <= now)
+        self.taken.is_none_or(|(_, at)| at + RETAKE_TIME <= now)
     }
 }
 
@@ -378,8 +409,9 @@ mod tests {
 
     /// Answers everything as `answer` says.
     async fn attend(reviews: &Reviews, answer: impl Fn(&str) -> interface::Verdict) {
+        let reviewer = reviews.enter();
         loop {
-            for review in reviews.next(Duration::from_secs(30), || false).await {
+            for review in reviews.next(reviewer, Duration::from_secs(30), || false).await {
                 let verdict = answer(&review.token);
                 reviews.answer(review.id, verdict);
             }
@@ -450,13 +482,13 @@ mod tests {
     #[test]
     fn a_review_that_takes_too_long_is_given_up() {
         let reviews = reviews();
-        let now = Instant::now();
+        let (reviewer, now) = (reviews.enter(), Instant::now());
         assert!(submit(&reviews, "jane", now));
-        let taken = reviews.take(now);
-        assert_eq!((taken.len(), reviews.take(now).len()), (1, 0));
+        let taken = reviews.take(reviewer, now);
+        assert_eq!((taken.len(), reviews.take(reviewer, now).len()), (1, 0));
         // Who took it may be gone.
-        assert_eq!(reviews.take(now + RETAKE_TIME), taken);
-        assert!(reviews.take(now + RETAKE_TIME).is_empty());
+        assert_eq!(reviews.take(reviewer, now + RETAKE_TIME), taken);
+        assert!(reviews.take(reviewer, now + RETAKE_TIME).is_empty());
         reviews.give_up(now + REVIEW_TIME / 2);
         assert_eq!(reviews.desk().pending.len(), 1);
         let Lookup::Wait(mut waiting) = reviews.verdicts.look_up(reviews.token_key("jane"), now) else {
@@ -468,18 +500,56 @@ mod tests {
         // An answer that comes too late is for nobody, and the next one asks anew.
         reviews.answer(taken[0].id, verdict("jane", None));
         assert!(submit(&reviews, "jane", now));
-        assert_ne!(reviews.take(now)[0].id, taken[0].id);
+        assert_ne!(reviews.take(reviewer, now)[0].id, taken[0].id);
+    }
+
+    #[test]
+    fn what_somebody_has_taken_who_leaves_is_for_others() {
+        let reviews = reviews();
+        let (first, second, now) = (reviews.enter(), reviews.enter(), Instant::now());
+        assert!(submit(&reviews, "jane", now) && submit(&reviews, "john", now));
+        let taken = reviews.take(first, now);
+        assert_eq!(taken.len(), 2);
+        reviews.answer(taken[0].id, verdict("jane", None));
+        reviews.leave(second);
+        assert!(reviews.take(second, now).is_empty(), "the first is at work on it");
+        reviews.leave(first);
+        assert_eq!(reviews.take(second, now), taken[1..]);
+        reviews.leave(first);
+        assert!(reviews.take(first, now).is_empty(), "the second is at work on it");
+        // Whoever waits is woken.
+        let waiting = async {
+            assert_eq!(reviews.next(first, Duration::from_secs(3600), || false).await, taken[1..]);
+        };
+        while_running(waiting, async { reviews.leave(second) });
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_has_taken_nothing() {
+        let reviews = reviews();
+        let (gone, other) = (reviews.enter(), reviews.enter());
+        let dropped = async {
+            let mut call = pin!(reviews.next(gone, Duration::from_secs(3600), || false));
+            // It waits, and is woken, and has not looked yet when it goes.
+            let waits = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context)));
+            assert!(waits.await.is_pending());
+            assert!(submit(&reviews, "jane", Instant::now()));
+        };
+        runtime::run(dropped).expect("a runtime");
+        let next = reviews.next(other, Duration::from_secs(3600), || false);
+        assert_eq!(runtime::run(next).expect("a runtime").len(), 1);
+        assert_eq!(reviews.desk().calls, 0);
     }
 
     #[test]
     fn the_desk_is_bounded_and_reviews_are_taken_in_batches() {
         let reviews = reviews();
-        let now = Instant::now();
+        let (reviewer, now) = (reviews.enter(), Instant::now());
         for n in 0..PENDING_MAX {
             assert!(submit(&reviews, &n.to_string(), now));
         }
         assert!(!submit(&reviews, "one more", now));
-        let tokens: Vec<String> = std::iter::repeat_with(|| reviews.take(now))
+        let tokens: Vec<String> = std::iter::repeat_with(|| reviews.take(reviewer, now))
             .take_while(|batch| !batch.is_empty())
             .inspect(|batch| assert!(batch.len() <= BATCH_MAX))
             .flatten()
@@ -491,7 +561,8 @@ mod tests {
     #[test]
     fn needs_are_told_once() {
         let reviews = reviews();
-        let next = |wait| runtime::run(reviews.next(wait, || true)).expect("a runtime").len();
+        let reviewer = reviews.enter();
+        let next = |wait| runtime::run(reviews.next(reviewer, wait, || true)).expect("a runtime").len();
         assert_eq!(next(Duration::from_secs(3600)), 0);
         assert_eq!(next(Duration::from_millis(1)), 0);
     }

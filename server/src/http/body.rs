@@ -6,7 +6,7 @@ use engine::buffer::Buffer;
 use engine::runtime::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 
 use super::chunked::Decoder;
-use super::connection::Input;
+use super::connection::{Input, Transport};
 use super::head::{Framing, Head};
 use super::watchdog::{Wait, Watched};
 use super::{Body, BodyError, LocalFuture};
@@ -131,7 +131,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Http1Body<'_, S> {
     }
 }
 
-impl<S: AsyncReadRent + AsyncWriteRent> Body for Http1Body<'_, S> {
+impl<S: Transport> Body for Http1Body<'_, S> {
     fn remaining(&self) -> Option<u64> {
         match &self.progress.framing {
             State::Length(remaining) => Some(*remaining),
@@ -141,5 +141,10 @@ impl<S: AsyncReadRent + AsyncWriteRent> Body for Http1Body<'_, S> {
 
     fn fill(&mut self, buffer: Buffer) -> LocalFuture<'_, (Result<bool, BodyError>, Buffer)> {
         Box::pin(self.receive(buffer))
+    }
+
+    fn interrupted(&mut self) -> LocalFuture<'_, ()> {
+        // Where it cannot be waited for, the connection is no longer one.
+        Box::pin(async { drop(self.stream.heard().await) })
     }
 }

@@ -1,5 +1,6 @@
 //! A connection over HTTP/1.1: one request after the other, each answered before the next one is read.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -60,17 +61,28 @@ pub trait Transport: AsyncReadRent + AsyncWriteRent + AsRawFd {
     /// The socket itself, where bytes that are written to it reach the peer as they are, so that a file can be sent
     /// without passing through this process.
     fn plain_socket(&self) -> Option<&TcpStream>;
+
+    /// Waits until the socket has something to receive, its end among it. May be dropped at any time.
+    fn heard(&self) -> impl Future<Output = io::Result<()>>;
 }
 
 impl Transport for TcpStream {
     fn plain_socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
+
+    fn heard(&self) -> impl Future<Output = io::Result<()>> {
+        self.readable(false)
+    }
 }
 
 impl Transport for UnixStream {
     fn plain_socket(&self) -> Option<&TcpStream> {
         None
+    }
+
+    fn heard(&self) -> impl Future<Output = io::Result<()>> {
+        self.readable(false)
     }
 }
 

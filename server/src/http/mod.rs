@@ -63,6 +63,11 @@ pub trait Body {
     /// Receives into the free part of `buffer` until it is full or the body ends, and says whether the body has
     /// ended. With an error the buffer has what came before it.
     fn fill(&mut self, buffer: Buffer) -> LocalFuture<'_, (Result<bool, BodyError>, Buffer)>;
+
+    /// Waits until something comes from the peer behind what was received: the end of the connection, as a rule. Once a body
+    /// has come to its end, that tells a call which waits for something else that nobody waits for its answer. May be
+    /// dropped at any time.
+    fn interrupted(&mut self) -> LocalFuture<'_, ()>;
 }
 
 /// Why a body did not come to its end. None of them leaves the connection usable.

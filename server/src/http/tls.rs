@@ -145,4 +145,8 @@ impl Transport for TlsStream {
     fn plain_socket(&self) -> Option<&TcpStream> {
         None
     }
+
+    fn heard(&self) -> impl Future<Output = io::Result<()>> {
+        self.socket.readable(false)
+    }
 }

@@ -4,6 +4,8 @@ use engine::runtime;
 use interface::{AnswerReview, NextReviews, PendingWork, SetNamespaces, SetRules, WAIT_SECONDS_MAX};
 
 use super::service::Context;
+use crate::access::Reviewer;
+use crate::http::Body;
 
 pub(super) fn set_rules(context: &Context, call: SetRules) {
     context.shared.authority.set_rules(call.rules);
@@ -13,14 +15,18 @@ pub(super) fn set_namespaces(context: &Context, call: SetNamespaces) {
     context.shared.authority.set_namespaces(call.namespaces);
 }
 
-/// Waits for something to do for the registry.
-pub(super) async fn next_reviews(context: &Context, call: NextReviews) -> PendingWork {
+/// Waits for something to do for the registry. `peer` is who asks, and what it takes is `reviewer`'s.
+pub(super) async fn next_reviews(
+    context: &Context,
+    reviewer: &Reviewer,
+    peer: &mut dyn Body,
+    call: NextReviews,
+) -> PendingWork {
     let authority = &context.shared.authority;
-    let mut stopping = context.stopping.clone();
     let wait = Duration::from_secs(call.wait_seconds.min(WAIT_SECONDS_MAX));
     let reviews = runtime::select! {
-        reviews = authority.next_reviews(wait) => reviews,
-        _ = stopping.changed() => Vec::new(),
+        reviews = reviewer.next(wait) => reviews,
+        () = context.called_off(peer) => Vec::new(),
     };
     PendingWork {
         needs_rules: authority.needs_rules(),

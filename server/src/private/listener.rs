@@ -9,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use engine::Engine;
 use engine::runtime::{self, TcpListener, TcpStream, UnixListener, UnixStream};
-use engine::{Core, Engine};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
@@ -223,23 +223,24 @@ impl Thread {
 
         let watchdog = Watchdog::default();
         runtime::spawn(watchdog.clone().watch());
-        let is_stopping = Rc::new(Cell::new(false));
         let mut stopping = self.stopping.clone();
-        let context = Context { core: core.clone(), shared: self.shared, stopping: self.stopping };
-        let accepting = Accepting {
-            calls: Rc::new(Calls::new(context, first_request_id(), is_stopping.clone())),
+        let context = Rc::new(Context {
             core,
-            limits: Rc::new(self.limits),
-            watchdog: watchdog.clone(),
-        };
-        while !is_stopping.get() {
+            shared: self.shared,
+            stopping: self.stopping,
+            is_stopping: Cell::new(false),
+            next_id: Cell::new(first_request_id()),
+        });
+        let accepting =
+            Accepting { context: context.clone(), limits: Rc::new(self.limits), watchdog: watchdog.clone() };
+        while !context.is_stopping.get() {
             let mut accept = std::pin::pin!(listener.accept());
             let accepted = runtime::select! {
                 accepted = &mut accept => accepted,
                 _ = stopping.changed() => {
                     // Nobody can connect from here on; what the kernel is accepting is awaited to its end. Where it is
                     // asked by epoll, it is not, and a Unix socket would not say that it has ended.
-                    is_stopping.set(true);
+                    context.is_stopping.set(true);
                     stop_listening(&listener);
                     if !runtime::has_io_uring() {
                         break;
@@ -250,7 +251,7 @@ impl Thread {
             match accepted {
                 Ok(Accepted::Unix(stream)) => accepting.serve(stream),
                 Ok(Accepted::Tls(socket, config)) => accepting.serve_tls(socket, config),
-                Err(_) if is_stopping.get() => {}
+                Err(_) if context.is_stopping.get() => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a private connection; trying again");
                     runtime::sleep(ACCEPT_PAUSE).await;
@@ -263,8 +264,7 @@ impl Thread {
 
 /// What a new connection gets.
 struct Accepting {
-    calls: Rc<Calls>,
-    core: Core,
+    context: Rc<Context>,
     limits: Rc<Limits>,
     watchdog: Watchdog,
 }
@@ -291,9 +291,9 @@ impl Accepting {
         if connections >= 2 * CONNECTIONS_MAX {
             return;
         }
-        let buffers = self.core.buffers().clone();
-        let connection =
-            Connection::new(stream, buffers, self.limits.clone(), self.calls.clone(), &self.watchdog);
+        let buffers = self.context.core.buffers().clone();
+        let calls = Rc::new(Calls::new(self.context.clone()));
+        let connection = Connection::new(stream, buffers, self.limits.clone(), calls, &self.watchdog);
         runtime::spawn(CatchPanic::new(connection.run()));
     }
 }

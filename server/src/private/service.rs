@@ -3,7 +3,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::buffer::SIZES;
-use engine::{Core, Write, WriteStage};
+use engine::{Core, Write, WriteStage, runtime};
 use http::{Method, StatusCode};
 use interface::{
     AnswerReview, Call, DeleteAllTags, DeleteTag, GetTag, ListPrefixes, ListTags, NextReviews,
@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use super::refusal::Refusal;
 use super::{authority, namespaces, tags};
+use crate::access::Reviewer;
 use crate::administration;
-use crate::http::{LocalFuture, Request, RequestId, Response, Service};
+use crate::http::{Body, LocalFuture, Request, RequestId, Response, Service};
 use crate::registry::Shared;
 
 /// Bytes of a call that brings lists of what there is in a cluster.
@@ -26,15 +27,28 @@ const SMALL_BYTES_MAX: usize = 1 << 20;
 
 const JSON: &str = "application/json";
 
-/// What calls work on.
+/// What calls work on, of all connections.
 pub(super) struct Context {
     pub(super) core: Core,
     pub(super) shared: Arc<Shared>,
     /// Ends the calls that wait.
     pub(super) stopping: watch::Receiver<()>,
+    /// Ends the connections.
+    pub(super) is_stopping: Cell<bool>,
+    /// Names the next request.
+    pub(super) next_id: Cell<u64>,
 }
 
 impl Context {
+    /// Waits until a call need not wait any more: its caller has gone, or the program ends.
+    pub(super) async fn called_off(&self, peer: &mut dyn Body) {
+        let mut stopping = self.stopping.clone();
+        runtime::select! {
+            () = peer.interrupted() => {}
+            _ = stopping.changed() => {}
+        }
+    }
+
     /// Begins a call that deletes; an error while the registry is read-only.
     pub(super) fn begin_write(&self) -> Result<Write, Refusal> {
         Ok(self.core.begin_write()?)
@@ -46,17 +60,17 @@ impl Context {
     }
 }
 
-/// Answers calls.
+/// Answers the calls of a connection.
 pub(super) struct Calls {
-    context: Context,
-    next_id: Cell<u64>,
-    is_stopping: Rc<Cell<bool>>,
+    context: Rc<Context>,
+    /// Has what was taken over this connection; it goes back to others when the connection ends.
+    reviewer: Reviewer,
 }
 
 impl Calls {
-    /// `first_id`: where the names of the requests begin.
-    pub(super) fn new(context: Context, first_id: u64, is_stopping: Rc<Cell<bool>>) -> Self {
-        Self { context, next_id: Cell::new(first_id), is_stopping }
+    pub(super) fn new(context: Rc<Context>) -> Self {
+        let reviewer = context.shared.authority.reviewer();
+        Self { context, reviewer }
     }
 
     async fn answer(&self, mut request: Request<'_>) -> Response {
@@ -88,7 +102,10 @@ impl Calls {
             DeleteAllTags::PATH => {
                 encode(&tags::delete_all(context, self.receive(request).await?, id).await?)
             }
-            WatchTags::PATH => encode(&tags::watch(context, self.receive(request).await?).await?),
+            WatchTags::PATH => {
+                let call = self.receive(request).await?;
+                encode(&tags::watch(context, request.body, call).await?)
+            }
             ListPrefixes::PATH => encode(&namespaces::prefixes(context, &self.receive(request).await?)?),
             PurgeNamespace::PATH => {
                 encode(&namespaces::purge(context, self.receive(request).await?, id).await?)
@@ -96,7 +113,8 @@ impl Calls {
             SetRules::PATH => encode(&authority::set_rules(context, self.receive(request).await?)),
             SetNamespaces::PATH => encode(&authority::set_namespaces(context, self.receive(request).await?)),
             NextReviews::PATH => {
-                encode(&authority::next_reviews(context, self.receive(request).await?).await)
+                let call = self.receive(request).await?;
+                encode(&authority::next_reviews(context, &self.reviewer, request.body, call).await)
             }
             AnswerReview::PATH => encode(&authority::answer_review(context, self.receive(request).await?)),
             path => self.administer(path, request).await,
@@ -171,12 +189,12 @@ impl Service for Calls {
     }
 
     fn next_id(&self) -> RequestId {
-        let id = self.next_id.get();
-        self.next_id.set(id.wrapping_add(1));
+        let id = self.context.next_id.get();
+        self.context.next_id.set(id.wrapping_add(1));
         RequestId(id)
     }
 
     fn is_stopping(&self) -> bool {
-        self.is_stopping.get()
+        self.context.is_stopping.get()
     }
 }

@@ -225,3 +225,28 @@ async fn watches_end_with_the_program() {
     };
     assert_eq!(tokio::join!(watch.next(), end).0, None);
 }
+
+#[tokio::test]
+async fn one_user_may_have_so_many_and_others_do_not_notice() {
+    let stage = Stage::new();
+    stage.registry.push("a", "app", "one");
+    let mut watches = Vec::new();
+    let refused = loop {
+        let watch = stage.watch("").await;
+        if watch.status != 200 {
+            break watch;
+        }
+        watches.push(watch);
+    };
+    assert_eq!((refused.status.as_u16(), watches.len()), (429, 100));
+    let body = refused.body.collect().await.expect("a body").to_bytes();
+    let status: Value = serde_json::from_slice(&body).expect("a Status");
+    assert_eq!((&status["kind"], &status["reason"]), (&json!("Status"), &json!("TooManyRequests")));
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    let of_another = request("GET", &format!("{TAGS}?watch=true"), "", "john");
+    assert_eq!(stage.start(of_another).await.status(), 200);
+    // One that ends makes room, and whatever else the user does was never in question.
+    watches.pop();
+    assert_eq!(stage.watch("").await.status, 200);
+    assert_eq!(stage.start(request("GET", TAGS, "", "jane")).await.status(), 200);
+}

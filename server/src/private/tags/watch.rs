@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::time::Duration;
 
 use engine::metadata::TagChange;
@@ -5,6 +6,7 @@ use engine::runtime::{self, Instant};
 use interface::{Change, ChangeKind, Changes, Reason, WAIT_SECONDS_MAX, WatchTags};
 
 use super::TagFacts;
+use crate::http::Body;
 use crate::private::refusal::Refusal;
 use crate::private::service::Context;
 use crate::private::sight::{Sight, View};
@@ -12,14 +14,19 @@ use crate::private::sight::{Sight, View};
 /// Changes that are read at a time.
 const BATCH: usize = 1000;
 
-/// Changes of tags, as soon as there are any that the caller sees.
-pub(in crate::private) async fn watch(context: &Context, call: WatchTags) -> Result<Changes, Refusal> {
+/// Changes of tags, as soon as there are any that the caller sees. `peer` is who waits for them.
+pub(in crate::private) async fn watch(
+    context: &Context,
+    peer: &mut dyn Body,
+    call: WatchTags,
+) -> Result<Changes, Refusal> {
     if call.limit == 0 {
         return Err(Refusal::invalid("a watch takes at least one change at a time"));
     }
     let deadline = Instant::now() + Duration::from_secs(call.wait_seconds.min(WAIT_SECONDS_MAX));
     let metadata = context.core.metadata();
-    let (mut committed, mut stopping) = (metadata.watch(), context.stopping.clone());
+    let mut committed = metadata.watch();
+    let mut called_off = pin!(context.called_off(peer));
     let mut found = Changes { sequence: call.after, changes: Vec::new() };
     loop {
         // Before the state is taken: what is committed after that wakes the wait below.
@@ -37,7 +44,7 @@ pub(in crate::private) async fn watch(context: &Context, call: WatchTags) -> Res
         runtime::select! {
             _ = committed.changed() => {}
             _ = runtime::sleep(left) => {}
-            _ = stopping.changed() => return Ok(found),
+            () = &mut called_off => return Ok(found),
         }
     }
 }
