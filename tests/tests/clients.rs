@@ -1,43 +1,18 @@
 //! Checks that a client that others wrote gets on with the registry: skopeo, which speaks as Podman and CRI-O do.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::Value;
 use tests::content::{DOCKER_LIST, DOCKER_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST, sha256};
 use tests::layout;
-use tests::server::{Launch, Server, Shared};
-use tests::tools::tool;
+use tests::server::{Launch, Shared};
+use tests::skopeo::{image, run, skopeo};
 
 static SERVER: Shared = Shared::new(Launch::new);
-
-/// Runs skopeo in `dir`, and gives what it writes to standard output; fails the test where skopeo fails.
-#[track_caller]
-fn skopeo(dir: &Path, args: &[&str]) -> String {
-    let skopeo = tool("skopeo", "skopeo");
-    let output = Command::new(skopeo)
-        .args(["--insecure-policy", "--tmpdir"])
-        .arg(dir)
-        .args(args)
-        .current_dir(dir)
-        .env("XDG_RUNTIME_DIR", dir)
-        .env("HOME", dir)
-        .output()
-        .expect("skopeo runs");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "skopeo {args:?}: {error}");
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// A directory with a layout of a multi-platform image in `in`, and its index.
 fn layout() -> (tempfile::TempDir, Manifest) {
     let dir = tempfile::tempdir().expect("a directory");
     let index = layout::write(&dir.path().join("in"), "v1", &["amd64", "arm64", "riscv64"]);
     (dir, index)
-}
-
-fn image(server: &Server, reference: &str) -> String {
-    format!("docker://{}/{reference}", server.address())
 }
 
 #[test]
@@ -173,9 +148,6 @@ users:
         &["login", "--tls-verify=false", "--authfile", "auth.json", "-u", "jane", "-p", "secret1", &address],
     );
     skopeo(dir.path(), &["inspect", "--tls-verify=false", "--authfile", "auth.json", "--raw", &remote]);
-    let anonymous = Command::new(tool("skopeo", "skopeo"))
-        .args(["inspect", "--tls-verify=false", "--no-creds", &remote])
-        .output()
-        .expect("skopeo runs");
+    let anonymous = run(dir.path(), &["inspect", "--tls-verify=false", "--no-creds", &remote]);
     assert!(!anonymous.status.success());
 }

@@ -2,8 +2,9 @@
 //!
 //! `PAYLOAD_REGISTRY_TEST_ROUNDS` sets how often the server is killed.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -13,10 +14,14 @@ use interface::{ClearReadOnly, GetReadOnly, SetReadOnly};
 use serde_json::{Value, json};
 use tests::administer::{answer, begin, on, on_root};
 use tests::client::{Client, put_manifest, with_query};
-use tests::content::{Manifest, OCI_CONFIG, OCI_LAYER, artifact, bytes, descriptor, image, index, sha256};
-use tests::eventually;
+use tests::content::{
+    Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, artifact, bytes, descriptor, image, index, sha256,
+};
 use tests::http::{Connection, Request};
+use tests::layout;
 use tests::server::{Launch, Server};
+use tests::skopeo::{self, skopeo};
+use tests::{PATIENCE, eventually};
 
 /// Everything is old enough to be collected at once.
 const NO_AGES: &str = "gc: {untaggedAge: 0s, blobAge: 0s, toldAge: 0s}\n";
@@ -303,6 +308,34 @@ fn a_server_that_dies_in_the_window_writes_again_at_once() {
 }
 
 #[test]
+fn the_window_ends_by_itself_whoever_is_there() {
+    let ages = "untaggedAge: 0s, blobAge: 0s, toldAge: 0s";
+    let server = Launch::new().config(format!("gc: {{{ages}, drain: 50m, lease: 1s}}\n")).start();
+    let client = server.client();
+    let unused = client.push_blob("team/app", b"not needed by anything");
+    // As long as this goes on, the collection waits, and its command is gone.
+    let mut write = write_without_end(&server, "team/busy");
+    let command = begin(&server, &["gc"]);
+    wait_for_window(&server);
+    drop(command);
+    eventually("the end of the lease", || {
+        server.private().must(&GetReadOnly {}).hold.is_none().then_some(())
+    });
+    let image = client.push_image("team/app", "v1", "after the lease");
+    write.write(b"0\r\n\r\n").expect("sends");
+    write.receive("PATCH").expect("an answer").expect(202);
+    eventually("the end of the collection", || {
+        let history = answer(&server, &["gc", "--history"]);
+        (history.as_array().map(Vec::len) == Some(1)).then_some(())
+    });
+    client.head(format!("/v2/team/app/blobs/{unused}")).expect(404);
+    assert_whole(&client, "team/app", "v1", &image);
+    assert!(server.log().contains("marking took longer than writing may be paused"), "{}", server.log());
+    answer(&server, &["gc"]);
+    assert_whole(&client, "team/app", "v1", &image);
+}
+
+#[test]
 fn somebody_elses_read_only_mode_is_kept() {
     let server = start();
     server.client().push_blob("team/app", b"not needed by anything");
@@ -486,6 +519,170 @@ fn every_image_that_was_pushed_while_it_collects_can_be_pulled() {
     assert_all_alive(&server.client(), &alive.lock().expect("no panic"));
     let last = answer(&server, &["gc", "--dry-run"]);
     assert_eq!(last["removed"]["contents"]["count"], 0, "nothing dead is left: {last}");
+}
+
+/// What skopeo can pull: by repository and tag, the index.
+type Images = BTreeMap<(String, String), Manifest>;
+
+/// Somebody who pushes multi-platform images by skopeo, tags some of them again, copies some to another repository, and deletes
+/// some.
+struct SkopeoPusher<'a> {
+    server: &'a Server,
+    /// The number of this one.
+    pusher: usize,
+    dir: PathBuf,
+    is_over: &'a AtomicBool,
+    pushed: &'a AtomicUsize,
+}
+
+impl SkopeoPusher<'_> {
+    /// Goes on until it is told to end. Gives what must be there then.
+    fn run(&self) -> Images {
+        let mut alive = Images::new();
+        for number in 0.. {
+            if self.is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            self.push(number, &mut alive);
+        }
+        alive
+    }
+
+    fn push(&self, number: usize, alive: &mut Images) {
+        // One platform is the same in all images, and another one in two of them.
+        let (half, own) =
+            (format!("p{}-half-{}", self.pusher, number / 2), format!("p{}-own-{number}", self.pusher));
+        let layout = self.dir.join("in");
+        let _ = fs::remove_dir_all(&layout);
+        let (repository, tag) = (format!("storm/{}", self.pusher % 2), format!("p{}-{number}", self.pusher));
+        let index = layout::write(&layout, &tag, &["common", &half, &own]);
+        let image = |repository: &str, tag: &str| skopeo::image(self.server, &format!("{repository}:{tag}"));
+        let remote = image(&repository, &tag);
+        let insecure = ["copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"];
+        skopeo(&self.dir, &[&insecure[..], &[&format!("oci:in:{tag}"), &remote]].concat());
+        alive.insert((repository.clone(), tag.clone()), index.clone());
+        match number % 4 {
+            // What the tag pointed to has nothing else that keeps it, half of the time.
+            1 => {
+                let moving = format!("p{}-moving", self.pusher);
+                skopeo(&self.dir, &[&insecure[..], &[&remote, &image(&repository, &moving)]].concat());
+                alive.insert((repository, moving), index);
+            }
+            2 => {
+                let copies = format!("copies/{}", self.pusher);
+                skopeo(&self.dir, &[&insecure[..], &[&remote, &image(&copies, &tag)]].concat());
+                alive.insert((copies, tag.clone()), index);
+                skopeo(&self.dir, &["delete", "--tls-verify=false", &remote]);
+                alive.remove(&(repository, tag));
+            }
+            3 => {}
+            _ => {
+                skopeo(&self.dir, &["delete", "--tls-verify=false", &remote]);
+                alive.remove(&(repository, tag));
+            }
+        }
+        self.pushed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Pulls an image whole, and fails the test unless it is what was pushed.
+fn assert_pulled_whole(server: &Server, dir: &Path, repository: &str, tag: &str, index: &Manifest) {
+    let out = dir.join("out");
+    let _ = fs::remove_dir_all(&out);
+    let remote = skopeo::image(server, &format!("{repository}:{tag}"));
+    skopeo(dir, &["copy", "--all", "--src-tls-verify=false", &remote, "oci:out:pulled"]);
+    let blobs = out.join("blobs/sha256");
+    let read = |digest: &str| {
+        let content = fs::read(blobs.join(&digest["sha256:".len()..]));
+        let content = content.unwrap_or_else(|error| panic!("{repository}:{tag} has no {digest}: {error}"));
+        assert_eq!(sha256(&content), digest, "{repository}:{tag}");
+        content
+    };
+    let mut wanted = BTreeSet::from([index.digest()]);
+    assert_eq!(read(&index.digest()), index.bytes);
+    let (_, children) = needs(index);
+    for child in children {
+        let manifest = Manifest { media_type: OCI_MANIFEST.into(), bytes: read(&child) };
+        let (blobs, _) = needs(&manifest);
+        blobs.iter().for_each(|digest| drop(read(digest)));
+        wanted.extend(blobs);
+        wanted.insert(child);
+    }
+    let entries = fs::read_dir(&blobs).expect("a layout");
+    assert_eq!(entries.count(), wanted.len(), "{repository}:{tag}");
+}
+
+/// Runs pushers for so long, and until something was collected, beside one collection after the other. No push may fail.
+fn skopeo_storm(lasting: Duration) {
+    // Longer than a push of these images takes, however loaded the machine is: what a user has to see to.
+    let ages = "gc: {untaggedAge: 8s, blobAge: 8s, toldAge: 8s}\n";
+    let server = Launch::new().config(ages).start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let own_dir = |pusher: usize| {
+        let own = dir.path().join(pusher.to_string());
+        fs::create_dir_all(&own).expect("a directory");
+        own
+    };
+    let (is_over, pushed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (alive, collections, collected) = thread::scope(|scope| {
+        let pushers: Vec<_> = (0..3)
+            .map(|pusher| {
+                let (server, dir) = (&server, own_dir(pusher));
+                let pusher = SkopeoPusher { server, pusher, dir, is_over: &is_over, pushed: &pushed };
+                scope.spawn(move || pusher.run())
+            })
+            .collect();
+        let began = Instant::now();
+        let (mut collections, mut collected) = (0, 0);
+        // A pusher ends early where a push has failed.
+        while began.elapsed() < lasting || collected == 0 {
+            if pushers.iter().any(thread::ScopedJoinHandle::is_finished)
+                || began.elapsed() > lasting + 2 * PATIENCE
+            {
+                break;
+            }
+            let report = answer(&server, &["gc", "--mode", "online"]);
+            assert_eq!((&report["errors"], &report["failure"]), (&json!(0), &Value::Null), "{report}");
+            collections += 1;
+            collected += report["removed"]["contents"]["count"].as_u64().expect("a number");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let alive = pushers.into_iter().map(|pusher| pusher.join().expect("no push fails"));
+        (alive.collect::<Vec<Images>>(), collections, collected)
+    });
+    assert!(collected > 0, "there was something to collect");
+    let count = alive.iter().map(BTreeMap::len).sum::<usize>();
+    let pushed = pushed.load(Ordering::Relaxed);
+    eprintln!(
+        "{pushed} images, {count} tags of them left; {collections} collections removed {collected} contents"
+    );
+    answer(&server, &["gc", "--mode", "online"]);
+    thread::scope(|scope| {
+        for (pusher, images) in alive.iter().enumerate() {
+            let (server, dir) = (&server, own_dir(pusher));
+            scope.spawn(move || {
+                for ((repository, tag), index) in images {
+                    assert_pulled_whole(server, &dir, repository, tag, index);
+                }
+            });
+        }
+    });
+    let tags: usize = ["storm/0", "storm/1", "copies/0", "copies/1", "copies/2"]
+        .iter()
+        .map(|name| server.client().tags(name).len())
+        .sum();
+    assert_eq!(tags, count);
+}
+
+#[test]
+fn every_image_that_skopeo_pushed_while_it_collects_can_be_pulled() {
+    skopeo_storm(Duration::from_secs(12));
+}
+
+#[test]
+#[ignore = "takes five minutes"]
+fn skopeo_pushes_for_minutes_while_it_collects() {
+    skopeo_storm(Duration::from_secs(300));
 }
 
 /// The points of a collection that are looked for in the log, to kill the server there.
