@@ -1,13 +1,13 @@
 //! Servers beside each other: all run at once, and each round does a workload to one after the other, there and back,
 //! so that what else the machine does hits all of them alike. The first round warms up and is not counted.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Parser};
 use serde_json::json;
 
-use crate::peer::{Kind, Peer, Starter};
+use crate::directory::Directory;
+use crate::peer::{Kind, Peer, Programs};
 use crate::report::Figures;
 use crate::scenario::Scenario;
 
@@ -36,18 +36,8 @@ pub struct Comparison {
     /// The servers; the first is what the others are compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "ours,docker-registry,nginx")]
     peers: Vec<Kind>,
-    /// The program of payload-registry; without this, the one beside this program.
-    #[arg(long, value_name = "FILE")]
-    ours: Option<PathBuf>,
-    /// A further argument for payload-registry; may be given several times.
-    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
-    ours_option: Vec<String>,
-    /// Directory on the filesystem that is to be measured; a directory is made in it, and removed at the end.
-    #[arg(long, value_name = "DIRECTORY", default_value_os_t = std::env::temp_dir())]
-    directory: PathBuf,
-    /// The CPUs that servers may use, as `taskset --cpu-list` takes them; run this program itself by `taskset` on others.
-    #[arg(long, value_name = "LIST")]
-    server_cpus: Option<String>,
+    #[command(flatten)]
+    programs: Programs,
     /// A workload with its options, such as `pull --clients 8`; may be given several times [default: fifteen of them].
     #[arg(long = "run", value_name = "WORKLOAD", value_parser = scenario)]
     scenarios: Vec<Scenario>,
@@ -73,8 +63,8 @@ pub fn compare(comparison: &Comparison, rounds: usize, as_json: bool) -> Result<
         [] => SCENARIOS.iter().map(|words| scenario(words)).collect::<Result<_, _>>()?,
         given => given.to_vec(),
     };
-    let directory = Directory(comparison.directory.join(format!("registry-bench-{}", std::process::id())));
-    let peers = start(comparison, &directory.0)?;
+    let directory = Directory::below(&comparison.programs.directory);
+    let peers = start(comparison, directory.path())?;
     let mut has_failed = false;
     for (index, scenario) in scenarios.iter().enumerate() {
         let mut rows: Vec<Row> = Vec::new();
@@ -106,30 +96,8 @@ pub fn compare(comparison: &Comparison, rounds: usize, as_json: bool) -> Result<
 }
 
 fn start(comparison: &Comparison, directory: &Path) -> Result<Vec<Peer>, String> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("payload-registry"));
-    let starter = Starter {
-        ours: comparison.ours.clone().or_else(beside).unwrap_or_else(|| "payload-registry".into()),
-        ours_options: comparison.ours_option.clone(),
-        cpus: comparison.server_cpus.clone(),
-    };
-    comparison
-        .peers
-        .iter()
-        .map(|kind| {
-            starter.start(*kind, &directory.join(kind.to_string())).map_err(|error| error.to_string())
-        })
-        .collect()
-}
-
-/// Is removed when it is dropped.
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("registry-bench: cannot remove {}: {error}", self.0.display());
-        }
-    }
+    let start = |kind: &Kind| comparison.programs.start(*kind, &directory.join(kind.to_string()), &[]);
+    comparison.peers.iter().map(start).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
 /// All counted rounds of a workload on a server.

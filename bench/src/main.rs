@@ -1,13 +1,19 @@
 //! `registry-bench`: puts load on a registry, ours or another one, and says what that costs.
 
+mod child;
+mod collect;
+mod collector;
 mod compare;
 mod content;
 mod crowd;
+mod directory;
 mod generate;
 mod head;
 mod http;
 mod objects;
 mod peer;
+mod population;
+mod pulls;
 mod report;
 mod scenario;
 mod server;
@@ -20,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use collect::Collecting;
 use compare::Comparison;
 use objects::Objects;
 use report::Figures;
@@ -51,7 +58,7 @@ struct Target {
     /// One JSON object for each measurement, for programs.
     #[arg(long, global = true)]
     json: bool,
-    /// How often it is done. Without `compare`, the first round warms up; look at the others.
+    /// How often it is done. Without `compare` and `collect`, the first round warms up; look at the others.
     #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
 }
@@ -62,6 +69,8 @@ enum Command {
     Scenario(Scenario),
     /// Start payload-registry and others, and do the same to each of them in turn.
     Compare(Comparison),
+    /// Push small images into payload-registry and docker-registry, delete a third of them, and let each collect.
+    Collect(Collecting),
     /// List tags as Kubernetes objects, of a `payload-registry-kapi` at the address: of a namespace, a page of all, all.
     Objects(Objects),
     /// Fill a new root of payload-registry with metadata of so many blobs, without their bytes; then start it on that root.
@@ -83,6 +92,7 @@ fn main() -> ExitCode {
     let result = match &command {
         Command::Scenario(scenario) => measure(&target, scenario),
         Command::Compare(comparison) => compare::compare(comparison, target.rounds, target.json),
+        Command::Collect(collecting) => collect::collect(collecting, target.rounds, target.json),
         Command::Objects(objects) => measure_objects(&target, objects),
         Command::Generate { root, blobs, namespaces } => {
             match generate::generate(root, *blobs, *namespaces) {

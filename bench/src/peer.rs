@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
+
 use crate::server::Server;
 use crate::store::Store;
 
@@ -36,15 +38,21 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How servers are started.
-#[derive(Clone, Debug)]
-pub struct Starter {
-    /// The program of payload-registry.
-    pub ours: PathBuf,
-    /// Further arguments for it.
-    pub ours_options: Vec<String>,
-    /// The CPUs that servers may use, as `taskset --cpu-list` takes them.
-    pub cpus: Option<String>,
+/// The programs of servers, and how they are started.
+#[derive(Args, Clone, Debug)]
+pub struct Programs {
+    /// The program of payload-registry; without this, the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    ours: Option<PathBuf>,
+    /// A further argument for payload-registry; may be given several times.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    ours_option: Vec<String>,
+    /// Directory on the filesystem that is to be measured; a directory is made in it, and removed at the end.
+    #[arg(long, value_name = "DIRECTORY", default_value_os_t = std::env::temp_dir())]
+    pub directory: PathBuf,
+    /// The CPUs that servers may use, as `taskset --cpu-list` takes them; run this program itself by `taskset` on others.
+    #[arg(long, value_name = "LIST")]
+    server_cpus: Option<String>,
 }
 
 /// A server that runs until this is dropped.
@@ -60,24 +68,23 @@ pub struct Peer {
     process: Child,
 }
 
-impl Starter {
-    /// Starts a server that keeps everything below `directory`, which is made.
-    pub fn start(&self, kind: Kind, directory: &Path) -> io::Result<Peer> {
+impl Programs {
+    /// Starts a server that keeps everything below `directory`, which is made where it is not there, with these variables in its
+    /// environment.
+    pub fn start(&self, kind: Kind, directory: &Path, variables: &[(&str, &str)]) -> io::Result<Peer> {
         fs::create_dir_all(directory)?;
         let directory = directory.canonicalize()?;
         let address = free_address()?;
         let mut command = match kind {
             Kind::Ours => {
-                let mut command = self.command(self.ours.as_os_str());
+                let mut command = self.ours();
                 command.args(["serve", "--listen", &address.to_string(), "--root"]);
-                command.arg(directory.join("root")).args(&self.ours_options);
+                command.arg(directory.join("root")).args(&self.ours_option);
                 command
             }
             Kind::DockerRegistry => {
-                let mut command = self.command("docker-registry".as_ref());
-                command.arg("serve").arg(docker_registry_settings(&directory)?);
+                let mut command = self.docker_registry("serve", &directory)?;
                 command.env("REGISTRY_HTTP_ADDR", address.to_string());
-                command.env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", directory.join("root"));
                 command
             }
             Kind::Nginx => {
@@ -87,6 +94,7 @@ impl Starter {
                 command
             }
         };
+        command.envs(variables.iter().copied());
         let log = File::create(directory.join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().map_err(|error| {
@@ -102,9 +110,26 @@ impl Starter {
         Ok(peer)
     }
 
+    /// The program of payload-registry.
+    pub fn ours(&self) -> Command {
+        let beside = || Some(std::env::current_exe().ok()?.with_file_name("payload-registry"));
+        let program = self.ours.clone().or_else(beside).unwrap_or_else(|| "payload-registry".into());
+        self.command(program.as_os_str())
+    }
+
+    /// A command of docker-registry for what is kept below `directory`.
+    pub fn docker_registry(&self, name: &str, directory: &Path) -> io::Result<Command> {
+        let mut command = self.command("docker-registry".as_ref());
+        command.arg(name).arg(docker_registry_settings(directory)?);
+        command.env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", directory.join("root"));
+        Ok(command)
+    }
+
     /// How many CPUs servers may use: nginx would take all for its own that there are.
     fn cpu_count(&self) -> usize {
-        let Some(cpus) = &self.cpus else { return thread::available_parallelism().map_or(1, usize::from) };
+        let Some(cpus) = &self.server_cpus else {
+            return thread::available_parallelism().map_or(1, usize::from);
+        };
         let count = |range: &str| -> Option<usize> {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             (last.trim().parse::<usize>().ok()? + 1).checked_sub(first.trim().parse().ok()?)
@@ -113,7 +138,7 @@ impl Starter {
     }
 
     fn command(&self, program: &std::ffi::OsStr) -> Command {
-        match &self.cpus {
+        match &self.server_cpus {
             Some(cpus) => {
                 // taskset becomes the program, so that the process is that of the server.
                 let mut command = Command::new("taskset");

@@ -69,6 +69,19 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Several runs as if they were one; nothing where there are none.
+    pub fn pooled(runs: Vec<Self>) -> Option<Self> {
+        let mut pooled = runs.into_iter().reduce(|one, other| Self {
+            seconds: one.seconds + other.seconds,
+            cpu_seconds: one.cpu_seconds.zip(other.cpu_seconds).map(|(one, other)| one + other),
+            peak_mib: one.peak_mib.zip(other.peak_mib).map(|(one, other)| one.max(other)),
+            outcome: one.outcome.merge(other.outcome),
+            workload: one.workload,
+        })?;
+        pooled.outcome.latencies.sort_unstable();
+        Some(pooled)
+    }
+
     /// Milliseconds that so many percent of the operations took at most; nothing when none succeeded.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let sorted = &self.outcome.latencies;

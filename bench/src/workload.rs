@@ -69,7 +69,8 @@ pub fn run(
     })
 }
 
-fn expect(answer: Answer, status: u16, what: &str) -> io::Result<Answer> {
+/// The answer, if it has this status.
+pub fn expect(answer: Answer, status: u16, what: &str) -> io::Result<Answer> {
     if answer.status == status {
         return Ok(answer);
     }
