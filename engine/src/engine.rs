@@ -21,6 +21,7 @@ use crate::metadata::{
     self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadContent, UploadId,
 };
 use crate::oci::RepositoryName;
+use crate::quotas::Quotas;
 use crate::read_only::ReadOnly;
 use crate::runtime;
 use crate::uploads::{FilesInUse, Sessions};
@@ -43,6 +44,8 @@ pub struct EngineOptions {
     pub buffer_bytes: usize,
     /// How long an upload session lives without progress.
     pub upload_expiry: Duration,
+    /// How much namespaces may have.
+    pub quotas: Quotas,
 }
 
 /// Why an engine does not open.

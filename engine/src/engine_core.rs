@@ -177,6 +177,23 @@ impl Core {
         self.0.disk.free_bytes().map_err(EngineError::disk("asking for the volume's free space"))
     }
 
+    /// Bytes of content that the namespace of a repository may have; `None`: as many as there is room for.
+    pub fn quota(&self, repository: &RepositoryName) -> Option<u64> {
+        self.0.shared.options.quotas.of(repository.namespace())
+    }
+
+    /// Whether the namespace of a repository has room for `size` bytes more, or has the content already where `digest` says
+    /// which it is. What may be pushed at the same time is not looked at: that is decided when it is committed.
+    pub fn check_quota(
+        &self,
+        repository: &RepositoryName,
+        digest: Option<&Digest>,
+        size: u64,
+    ) -> Result<(), EngineError> {
+        let Some(quota) = self.quota(repository) else { return Ok(()) };
+        Ok(self.metadata().snapshot()?.check_quota(repository, digest, size, quota)??)
+    }
+
     /// Begins an upload session whose content will be hashed by `algorithm`.
     pub fn start_upload(&self, repository: &RepositoryName, algorithm: Algorithm) -> UploadId {
         let id = self.new_upload_id();

@@ -2,14 +2,17 @@
 
 use std::io;
 
-use crate::metadata::MetadataError;
+use crate::metadata::{MetadataError, QuotaExceeded};
 
-/// A failure of the store; none of it is the client's fault.
+/// Why the store has not done something.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The volume has no room for what is to be stored. Reading and deleting go on.
     #[error("the volume is full: free some space, or delete what is not needed and collect garbage")]
     Full,
+    /// The namespace has no room for what is to be stored.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The volume failed.
     #[error("{what} failed: {source}")]
     Disk {

@@ -248,6 +248,7 @@ mod tests {
             cache_bytes: 1 << 20,
             buffer_bytes: 1 << 20,
             upload_expiry: Duration::from_secs(3600),
+            quotas: crate::Quotas::default(),
         };
         let environment = Environment { clock: clock.clone(), ..Environment::system() };
         let engine = Engine::open(options, environment).expect("opens");

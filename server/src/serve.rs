@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine::runtime::{self, Instant, TcpListener};
-use engine::{Core, Engine, EngineError, EngineOptions, Environment, OpenError};
+use engine::{Core, Engine, EngineError, EngineOptions, Environment, OpenError, Quotas};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -101,6 +101,7 @@ pub fn serve(settings: &Settings, announce: impl FnOnce(SocketAddr)) -> Result<(
             manifest_size_max: settings.limits.manifest_size.bytes(),
             allows_delete: settings.delete.enabled,
             needs_namespace: settings.needs_namespace(),
+            retention: settings.gc.retention.clone(),
         },
         authenticator: Authenticator::new(Arc::new(settings.users.clone()), authority.clone())?,
         policy: AccessPolicy::new(&settings.users, settings.anonymous_access(), authority.clone()),
@@ -175,6 +176,15 @@ pub(crate) fn engine_options(settings: &Settings, threads: usize) -> EngineOptio
         cache_bytes: usize::try_from(settings.storage.cache.bytes()).unwrap_or(usize::MAX),
         buffer_bytes: BUFFER_BYTES / threads,
         upload_expiry: settings.uploads.expiry.get(),
+        quotas: Quotas {
+            default: settings.quotas.default.bytes(),
+            namespaces: settings
+                .quotas
+                .namespaces
+                .iter()
+                .map(|(name, quota)| (name.to_owned(), quota.bytes()))
+                .collect(),
+        },
     }
 }
 

@@ -47,7 +47,7 @@ pub use report::{
     Amount, CollectionReport, Examined, Kept, REPORTED_ERRORS_MAX, REPORTED_REPOSITORIES_MAX, Removed,
     RemovedFrom,
 };
-pub use retention::{Pattern, PatternError, RetentionRule};
+pub use retention::{Pattern, PatternError, RetentionRule, is_immutable};
 pub(crate) use slice::MARKS_MAX;
 pub(crate) use strays::FileStatus;
 pub(crate) use sweep::ROWS_FIRST;

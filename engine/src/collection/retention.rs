@@ -27,6 +27,8 @@ pub struct RetentionRule {
     pub keep_younger: Option<Duration>,
     /// Tags that are always kept, and not counted.
     pub protected: Vec<Pattern>,
+    /// Tags that are protected, and besides cannot be made to point at another manifest.
+    pub immutable: Vec<Pattern>,
 }
 
 /// A pattern of names: `*` stands for any characters but `/`, `**` for any, `?` for one that is not `/`; everything else
@@ -95,6 +97,12 @@ pub(super) fn rule_for<'r>(
     rules.iter().find(|rule| rule.repositories.matches(repository.as_str()))
 }
 
+/// Whether a tag cannot be made to point at another manifest, by these rules.
+pub fn is_immutable(rules: &[RetentionRule], repository: &RepositoryName, tag: &Tag) -> bool {
+    let rule = rule_for(rules, repository);
+    rule.is_some_and(|rule| rule.immutable.iter().any(|pattern| pattern.matches(tag.as_str())))
+}
+
 impl RetentionRule {
     /// Those of all `tags` of a repository that are not kept. `is_there`: whether a manifest is in the repository;
     /// `settled_before`: tags of referrers that were pushed later stay for now.
@@ -111,7 +119,7 @@ impl RetentionRule {
         let mut expired = Vec::new();
         let mut counted = Vec::new();
         for (tag, record) in tags {
-            if self.protected.iter().any(|pattern| pattern.matches(tag.as_str())) {
+            if self.protected.iter().chain(&self.immutable).any(|pattern| pattern.matches(tag.as_str())) {
                 continue;
             }
             match subject_of(&tag) {
@@ -186,7 +194,8 @@ mod tests {
 
     fn rule() -> RetentionRule {
         let repositories = "**".parse().expect("a pattern");
-        RetentionRule { repositories, keep_last: None, keep_younger: None, protected: Vec::new() }
+        let (protected, immutable) = (Vec::new(), Vec::new());
+        RetentionRule { repositories, keep_last: None, keep_younger: None, protected, immutable }
     }
 
     #[test]

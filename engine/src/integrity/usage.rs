@@ -8,6 +8,7 @@ use crate::collection::Amount;
 use crate::engine::Engine;
 use crate::metadata::{DigestRow, MetadataError, RepositoryId, Snapshot};
 use crate::oci::Digest;
+use crate::quotas::Quotas;
 
 /// What one repository, or one namespace, has. Manifests and blobs; what is both counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Named {
     pub name: String,
     /// What it has.
     pub share: Share,
+    /// Of a namespace: bytes that it may have. `None`: as many as there is room for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
 }
 
 /// Who has how much.
@@ -59,7 +63,7 @@ impl Engine {
     /// alone.
     pub fn usage(&self) -> Result<Usage, MetadataError> {
         let snapshot = self.metadata().snapshot()?;
-        let mut count = Count::new(&snapshot)?;
+        let mut count = Count::new(&snapshot, &self.shared().options.quotas)?;
         let mut content: Option<Content> = None;
         for row in snapshot.digest_rows()? {
             let (digest, row) = row?;
@@ -97,7 +101,7 @@ struct Count {
 }
 
 impl Count {
-    fn new(snapshot: &Snapshot) -> Result<Self, MetadataError> {
+    fn new(snapshot: &Snapshot, quotas: &Quotas) -> Result<Self, MetadataError> {
         let mut repositories = Vec::new();
         for repository in snapshot.repositories("", None)? {
             let repository = repository?;
@@ -113,10 +117,14 @@ impl Count {
                 places.insert(*id, (place, of));
             }
         }
-        let named = |name| Named { name, share: Share::default() };
+        let named = |name, quota| Named { name, share: Share::default(), quota };
+        let namespace = |name: String| {
+            let quota = quotas.of(&name);
+            named(name, quota)
+        };
         let usage = Usage {
-            namespaces: namespaces.into_iter().map(named).collect(),
-            repositories: repositories.into_iter().map(|(name, _)| named(name)).collect(),
+            namespaces: namespaces.into_iter().map(namespace).collect(),
+            repositories: repositories.into_iter().map(|(name, _)| named(name, None)).collect(),
             ..Usage::default()
         };
         Ok(Self { usage, places })

@@ -4,17 +4,17 @@
 //! there are no more than these follows from their number. Only where the numbers differ, those that are too many are
 //! looked for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::finding::{Finding, FindingKind, Repair};
 use super::keys::{self, OfDigest, OfRepository};
 use super::records::{
-    BlobLocation, BlobRecord, DamageRecord, EdgeKind, LinkRecord, ManifestRecord, RepositoryId, Statistics,
-    TagRecord, UploadRecord,
+    BlobLocation, BlobRecord, DamageRecord, EdgeKind, LinkRecord, ManifestRecord, NamespaceId,
+    NamespaceUsage, RepositoryId, Statistics, TagRecord, UploadRecord,
 };
 use super::rows::{
-    CONTENTS, DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, Row as _, TAG_CHANGES,
+    CONTENTS, DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, Row as _, STATE, TAG_CHANGES,
     TagChangeRow, UPLOADS, UploadRow, damaged,
 };
 use super::snapshot::{digest_at, number, repository_id, text};
@@ -54,15 +54,19 @@ impl Snapshot {
         rows: &dyn Fn(u64) -> ControlFlow<()>,
     ) -> Result<Statistics, Unchecked> {
         let (counted, unreadable) = (Statistics::default(), HashSet::new());
-        let mut check = Check { snapshot: self, found, told: rows, rows: 0, counted, unreadable };
+        let namespaces = BTreeMap::new();
+        let mut check = Check { snapshot: self, found, told: rows, rows: 0, counted, namespaces, unreadable };
         check.names()?;
         let reversed = check.repositories()?;
         check.digests(reversed)?;
         check.damaged()?;
         check.uploads()?;
         check.tag_changes()?;
-        let (counted, said) = (check.counted, self.statistics());
         // What cannot be read cannot be counted.
+        if check.unreadable.is_empty() {
+            check.namespaces()?;
+        }
+        let (counted, said) = (check.counted, self.statistics());
         if counted != said && check.unreadable.is_empty() {
             let text = format!("the counters say {said:?}, and counting gives {counted:?}");
             found(Finding::new(FindingKind::Counters, text).with(Repair::Counters(said, counted)));
@@ -77,6 +81,8 @@ struct Check<'c> {
     told: &'c dyn Fn(u64) -> ControlFlow<()>,
     rows: u64,
     counted: Statistics,
+    /// What was counted of the namespaces.
+    namespaces: BTreeMap<NamespaceId, NamespaceUsage>,
     /// Keys of rows that cannot be read; they are met in more than one way.
     unreadable: HashSet<Vec<u8>>,
 }
@@ -193,6 +199,7 @@ impl Check<'_> {
 
     fn repository(&mut self, id: RepositoryId, prefix: &[u8], reversed: &mut Reversed) -> Checked {
         self.counted.repositories += 1;
+        self.namespaces.entry(id.namespace()).or_default().repositories += 1;
         let mut of = Of::default();
         if let Some(Some((name, _))) =
             self.read(&keys::of_repository(id, OfRepository::Identity), self.snapshot.repository_name(id))?
@@ -303,8 +310,7 @@ impl Check<'_> {
     /// Looks whether somebody knows where some content is.
     fn content(&mut self, digest: &Digest, of: &Of) -> Checked {
         let is_known = self.of_digest(&keys::of_digest(digest, OfDigest::Blob))?
-            || self.snapshot.tables().damaged()?.map(|table| has(table, digest.as_key())).transpose()?
-                == Some(true);
+            || has(self.snapshot.tables().damaged()?, digest.as_key())?;
         if !is_known {
             let text = format!("{} has {digest}, and nothing says where its content is", of.name);
             self.found(FindingKind::ContentUnknown, text, Repair::Content(*digest));
@@ -454,11 +460,18 @@ impl Check<'_> {
     fn digests(&mut self, reversed: Reversed) -> Checked {
         let mut contents = Contents::new(self.snapshot)?;
         let (mut links, mut manifests) = (0, 0);
+        let mut holders: Option<Holders> = None;
         for row in read_prefix(self.snapshot.tables().digests()?, &[], None)? {
             self.row()?;
             let (key, value) = row?;
             let read = digest_at(key.value(), 0, DIGESTS);
             let Some((digest, kind)) = self.read(key.value(), read)? else { continue };
+            if holders.as_ref().is_none_or(|holders| holders.digest != digest) {
+                self.count(holders.replace(Holders { digest, size: None, namespaces: Vec::new() }))?;
+            }
+            if let Some(holders) = &mut holders {
+                holders.add(kind, value.value());
+            }
             match kind.first() {
                 Some(b'b') => {
                     let read = BlobRecord::decode(value.value());
@@ -471,6 +484,7 @@ impl Check<'_> {
                 _ => drop(self.read::<()>(key.value(), Err(damaged(DIGESTS, "a key of an unknown kind")))?),
             }
         }
+        self.count(holders)?;
         while let Some((digest, _)) = contents.take_before(None)? {
             self.surplus_content(digest);
         }
@@ -479,6 +493,54 @@ impl Check<'_> {
         }
         if links != reversed.links || manifests != reversed.manifests {
             self.surplus_reverse()?;
+        }
+        Ok(())
+    }
+
+    /// Counts content with the namespaces that have it.
+    fn count(&mut self, holders: Option<Holders>) -> Checked {
+        let Some(Holders { digest, size, namespaces }) = holders else { return Ok(()) };
+        let size = match size {
+            Some(size) => size,
+            None if namespaces.is_empty() => return Ok(()),
+            None => {
+                let damage = self.read(digest.as_key(), self.snapshot.damage(&digest))?.flatten();
+                damage.map_or(0, |damage| damage.content.size)
+            }
+        };
+        for id in namespaces {
+            let usage = self.namespaces.entry(id).or_default();
+            usage.contents += 1;
+            usage.bytes += size;
+        }
+        Ok(())
+    }
+
+    fn namespaces(&mut self) -> Checked {
+        let prefix = keys::NAMESPACES;
+        let mut said = BTreeMap::new();
+        for row in read_prefix(self.snapshot.tables().state()?, prefix, None)? {
+            self.row()?;
+            let (key, value) = row?;
+            let id = key.value().get(prefix.len()..).and_then(|id| id.try_into().ok());
+            let id = id.map(u32::from_be_bytes).ok_or_else(|| damaged(STATE, "a number of the wrong length"));
+            let read = id.and_then(|id| Ok((NamespaceId(id), NamespaceUsage::decode(value.value())?)));
+            said.extend(self.read(key.value(), read)?);
+        }
+        let counted = std::mem::take(&mut self.namespaces);
+        let mut ids: Vec<NamespaceId> = said.keys().chain(counted.keys()).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let of = |usages: &BTreeMap<_, _>| usages.get(&id).copied().unwrap_or_default();
+            let (said, counted): (NamespaceUsage, NamespaceUsage) = (of(&said), of(&counted));
+            if said != counted {
+                let text = format!(
+                    "the counters of namespace {} say {said:?}, and counting gives {counted:?}",
+                    id.0
+                );
+                self.found(FindingKind::Counters, text, Repair::Namespace(id, said, counted));
+            }
         }
         Ok(())
     }
@@ -537,8 +599,7 @@ impl Check<'_> {
     }
 
     fn damaged(&mut self) -> Checked {
-        let Some(table) = self.snapshot.tables().damaged()? else { return Ok(()) };
-        for row in read_prefix(table, &[], None)? {
+        for row in read_prefix(self.snapshot.tables().damaged()?, &[], None)? {
             self.row()?;
             let (key, value) = row?;
             let read = digest_at(key.value(), 0, DAMAGED)
@@ -620,6 +681,32 @@ fn record_of(known: &ManifestRecord, manifest: &Manifest, size: u64) -> Manifest
         artifact_type: manifest.artifact_type.clone(),
         subject: manifest.subject.as_ref().map(|subject| subject.digest),
         config: manifest.config.as_ref().map(|config| config.digest),
+    }
+}
+
+/// Who has some content.
+struct Holders {
+    digest: Digest,
+    size: Option<u64>,
+    /// Each once.
+    namespaces: Vec<NamespaceId>,
+}
+
+impl Holders {
+    /// Takes a row of the digest; what cannot be read is found elsewhere.
+    fn add(&mut self, kind: &[u8], value: &[u8]) {
+        match kind.split_first() {
+            Some((b'b', [])) => self.size = BlobRecord::decode(value).ok().map(|record| record.size),
+            Some((b'l' | b'm', id)) => {
+                if let Ok(id) = number(id, DIGESTS) {
+                    let id = RepositoryId(id).namespace();
+                    if !self.namespaces.contains(&id) {
+                        self.namespaces.push(id);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 }
 

@@ -44,11 +44,6 @@ impl MetadataError {
         is_full(error)
     }
 
-    /// Whether the error only says that a later version than the one that made the store has added a table.
-    pub(super) fn is_of_no_table(&self) -> bool {
-        matches!(self, Self::Storage(error) if matches!(**error, redb::Error::TableDoesNotExist(_)))
-    }
-
     /// Whether only the request that met this error is concerned, and not the storage itself.
     pub(crate) fn is_of_one_row(&self) -> bool {
         matches!(self, Self::Row { .. })

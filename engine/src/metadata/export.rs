@@ -26,8 +26,8 @@ use twox_hash::XxHash64;
 
 use super::log::Rows;
 use super::records::Timestamp;
-use super::rows::{COLLECTIONS, DAMAGED, STATE};
-use super::tables::{BY_NUMBER, ReadTable};
+use super::rows::STATE;
+use super::tables::BY_NUMBER;
 use super::{MetadataError, Snapshot, keys};
 
 const MAGIC: &[u8; 8] = b"PRexport";
@@ -98,7 +98,7 @@ impl Snapshot {
         let mut sum = write_header(ExportHeader { sequence: self.sequence(), made_at }, to)?;
         let (mut rows, mut total, mut told) = (Rows::default(), 0, 0);
         for (number, name) in BY_NUMBER.into_iter().enumerate() {
-            let Some(table) = self.table(name).map_err(Unwritten::Metadata)? else { continue };
+            let table = self.tables().by_name(name).map_err(Unwritten::Metadata)?;
             for row in table.range::<&[u8]>(..).map_err(|error| Unwritten::Metadata(error.into()))? {
                 let (key, value) = row.map_err(|error| Unwritten::Metadata(error.into()))?;
                 if name == STATE && key.value() == keys::LOG_GENERATION {
@@ -121,16 +121,6 @@ impl Snapshot {
         write_part(sum, &[], total, to)?;
         Ok(total)
     }
-
-    /// A table by its name; `None` where the store is older than it.
-    fn table(&self, name: &str) -> Result<Option<&ReadTable>, MetadataError> {
-        let tables = self.tables();
-        match name {
-            COLLECTIONS => tables.collections(),
-            DAMAGED => tables.damaged(),
-            name => tables.by_name(name).map(Some),
-        }
-    }
 }
 
 /// Table, key and value.
@@ -143,7 +133,7 @@ impl Snapshot {
     pub(crate) fn all_rows(&self) -> Result<Vec<AnyRow>, MetadataError> {
         let mut rows = Vec::new();
         for name in BY_NUMBER {
-            let Some(table) = self.table(name)? else { continue };
+            let table = self.tables().by_name(name)?;
             for row in table.range::<&[u8]>(..)? {
                 let (key, value) = row?;
                 rows.push((name, key.value().to_vec(), value.value().to_vec()));

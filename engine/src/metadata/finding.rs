@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::records::{BlobRecord, Damage, EdgeKind, RepositoryId, Statistics, UploadId, UploadRecord};
+use super::records::{
+    BlobRecord, Damage, EdgeKind, NamespaceId, NamespaceUsage, RepositoryId, Statistics, UploadId,
+    UploadRecord,
+};
 use crate::oci::{Digest, Tag};
 
 /// What is wrong.
@@ -116,6 +119,8 @@ pub(crate) enum Repair {
     Upload(UploadId, Box<UploadRecord>),
     /// The counters: what they said, and what counting gave, both of one state.
     Counters(Statistics, Statistics),
+    /// The same of a namespace.
+    Namespace(NamespaceId, NamespaceUsage, NamespaceUsage),
     /// The history of the tags.
     TagChanges,
 }

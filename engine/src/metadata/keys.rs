@@ -25,10 +25,11 @@
 //! | | `g` | generation of the log (8) |
 //! | | `r` | the hold on writes, where there is one: `Hold` |
 //! | | `s` | how far the scrub is: `ScrubRow` |
+//! | | `n`, number of a namespace (4) | what it holds: `NamespaceUsage` |
 //! | `collections` | sequence number (8) | what a collection has done: `CollectionRow` |
 //! | `damaged` | digest | content that was found damaged: `DamageRecord` |
 
-use super::records::{EdgeKind, RepositoryId};
+use super::records::{EdgeKind, NamespaceId, RepositoryId};
 use crate::oci::{Algorithm, Digest, Tag};
 
 /// What a row of the table `digests` says of its digest.
@@ -65,6 +66,21 @@ pub(super) const HOLD: &[u8] = b"r";
 
 /// The key of the row of `state` that a scrub leaves behind.
 pub(super) const SCRUB: &[u8] = b"s";
+
+/// What the keys of `state` begin with that are of namespaces.
+pub(super) const NAMESPACES: &[u8] = b"n";
+
+/// `n, namespace`.
+pub(super) fn namespace(id: NamespaceId) -> Vec<u8> {
+    [NAMESPACES, &id.0.to_be_bytes()].concat()
+}
+
+/// `digest, kind, namespace`: the prefix of the keys with a repository of the namespace.
+pub(super) fn of_digest_in_namespace(digest: &Digest, kind: OfDigest, namespace: NamespaceId) -> Vec<u8> {
+    let mut key = of_digest(digest, kind);
+    key.extend_from_slice(&namespace.0.to_be_bytes());
+    key
+}
 
 /// `digest, kind`: a whole key, or the prefix of the keys with a repository.
 pub(super) fn of_digest(digest: &Digest, kind: OfDigest) -> Vec<u8> {

@@ -24,6 +24,7 @@ mod finding;
 mod keys;
 mod log;
 mod namespaces;
+mod quota;
 mod records;
 mod rows;
 mod snapshot;
@@ -44,10 +45,11 @@ pub(crate) use export::{ExportReader, Unwritten};
 pub use finding::FindingKind;
 pub(crate) use finding::{Finding, Repair};
 pub use namespaces::TagRow;
+pub use quota::QuotaExceeded;
 pub use records::{
     BlobLocation, BlobRecord, Damage, DamageRecord, EdgeKind, FileId, IdError, LinkRecord, ManifestRecord,
-    Referrer, RepositoryId, RepositoryRecord, RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp,
-    UploadContent, UploadId, UploadRecord,
+    NamespaceUsage, Referrer, RepositoryId, RepositoryRecord, RepositoryUsage, Statistics, TagChange,
+    TagRecord, Timestamp, UploadContent, UploadId, UploadRecord,
 };
 pub use snapshot::Snapshot;
 pub use storage::{FileStorage, Storage, StorageFile, StoragePart};

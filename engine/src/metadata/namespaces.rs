@@ -1,12 +1,49 @@
-//! Namespaces: the first segments of names. They have no rows of their own; the order of the names has them together.
+//! Namespaces: the first segments of names. The order of the names has them together, and so does that of the
+//! repositories' ids, which begin with the number of the namespace.
 
 use std::collections::BTreeSet;
 
-use super::keys::OfRepository;
-use super::records::{RepositoryId, TagRecord};
+use redb::ReadableTable;
+
+use super::keys::{self, OfDigest, OfRepository};
+use super::records::{NamespaceId, RepositoryId, TagRecord};
 use super::rows::{NAMES, REPOSITORIES, Row as _};
-use super::snapshot::text;
+use super::snapshot::{repository_id, text};
+use super::tables::{row, scan_prefix};
 use super::{MetadataError, Snapshot};
+use crate::oci::Digest;
+
+type Key = &'static [u8];
+
+/// The namespace of this name, by the table `names`: that of any repository in it.
+pub(super) fn find(
+    names: &impl ReadableTable<Key, Key>,
+    namespace: &str,
+) -> Result<Option<NamespaceId>, MetadataError> {
+    let first = match row(names, namespace.as_bytes(), repository_id)? {
+        Some(id) => Some(id),
+        None => match scan_prefix(names, format!("{namespace}/").as_bytes())?.next() {
+            Some(row) => Some(repository_id(row?.1.value())?),
+            None => None,
+        },
+    };
+    Ok(first.map(RepositoryId::namespace))
+}
+
+/// Whether a repository of the namespace has the digest, as a blob or as a manifest, by the table `digests`.
+pub(super) fn has(
+    digests: &impl ReadableTable<Key, Key>,
+    namespace: NamespaceId,
+    digest: &Digest,
+) -> Result<bool, MetadataError> {
+    for kind in [OfDigest::LinkedIn, OfDigest::ManifestIn] {
+        let prefix = keys::of_digest_in_namespace(digest, kind, namespace);
+        if scan_prefix(digests, &prefix)?.next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// A tag where it lies in the store, for those who look at many tags and want few.
 #[derive(Clone, Copy, Debug)]

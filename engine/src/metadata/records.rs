@@ -67,8 +67,30 @@ id_text!(FileId);
 id_text!(UploadId);
 
 /// Names a repository inside the store. Never used again, not even for a repository of the same name.
+///
+/// The upper half is the number of the namespace: so the repositories of one are together wherever rows are in the order
+/// of these ids, and whether any of them has something is one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryId(pub u64);
+
+impl RepositoryId {
+    pub(super) fn new(namespace: NamespaceId, number: u32) -> Self {
+        Self(u64::from(namespace.0) << 32 | u64::from(number))
+    }
+
+    pub(super) fn namespace(self) -> NamespaceId {
+        NamespaceId((self.0 >> 32) as u32)
+    }
+
+    /// What tells it from all other repositories.
+    pub(super) fn number(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Names a namespace inside the store, for as long as there are repositories in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NamespaceId(pub(super) u32);
 
 /// A repository, as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,6 +286,17 @@ pub struct Statistics {
     pub uploads: u64,
     /// Contents that were found damaged and were not pushed again since; not among `blobs`.
     pub damaged: u64,
+}
+
+/// What a namespace holds, kept with every change. Content that several of its repositories have counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceUsage {
+    /// Repositories, also empty ones.
+    pub repositories: u64,
+    /// Blobs and manifests.
+    pub contents: u64,
+    /// Length of these in bytes.
+    pub bytes: u64,
 }
 
 /// What one repository holds. Content that is shared with others counts fully in each.

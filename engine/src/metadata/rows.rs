@@ -1,7 +1,7 @@
 //! The values, as bytes: a version, then the fields (postcard).
 //!
 //! A row whose fields change gets another version; the decoder of its type then reads both, so that a store of an
-//! earlier version opens without a walk over its rows.
+//! earlier release opens without a walk over its rows.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::MetadataError;
 use super::records::{
-    BlobRecord, DamageRecord, EdgeKind, FileId, LinkRecord, ManifestRecord, Referrer, Statistics, TagChange,
-    TagRecord, Timestamp, UploadContent, UploadRecord,
+    BlobRecord, DamageRecord, EdgeKind, FileId, LinkRecord, ManifestRecord, NamespaceUsage, Referrer,
+    Statistics, TagChange, TagRecord, Timestamp, UploadContent, UploadRecord,
 };
 use crate::oci::{Digest, HashState};
 use crate::read_only::Hold;
@@ -32,18 +32,10 @@ pub(super) trait Row<'a>: Serialize + Deserialize<'a> {
     /// Reads what [`Row::encode`] gave.
     fn decode(bytes: &'a [u8]) -> Result<Self, MetadataError> {
         let (&version, fields) = bytes.split_first().ok_or_else(|| damaged(Self::TABLE, "an empty row"))?;
-        if version == Self::VERSION {
-            return read_fields(Self::TABLE, fields);
+        if version != Self::VERSION {
+            return Err(damaged(Self::TABLE, format_args!("version {version} of a row is not known")));
         }
-        match Self::decode_earlier(version, fields) {
-            Some(row) => row,
-            None => Err(damaged(Self::TABLE, format_args!("version {version} of a row is not known"))),
-        }
-    }
-
-    /// Reads the fields of a row of an earlier version; `None` where there was none of that number.
-    fn decode_earlier(_version: u8, _fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
-        None
+        read_fields(Self::TABLE, fields)
     }
 }
 
@@ -89,21 +81,8 @@ impl Row<'_> for ManifestRecord {
     const TABLE: &'static str = REPOSITORIES;
 }
 
-/// In version 1, tags did not know which change had made them: there, the last one counts as that.
-impl<'a> Row<'a> for TagRecord {
+impl Row<'_> for TagRecord {
     const TABLE: &'static str = REPOSITORIES;
-    const VERSION: u8 = 2;
-
-    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
-        let read = |(digest, created_at, updated_at, sequence)| Self {
-            digest,
-            created_at,
-            updated_at,
-            sequence,
-            created: sequence,
-        };
-        (version == 1).then(|| read_fields(Self::TABLE, fields).map(read))
-    }
 }
 
 /// Name and creation of a repository.
@@ -145,8 +124,7 @@ impl ReferrerRow {
     }
 }
 
-/// A change of a tag, without its sequence number, which is the key. In version 1, changes did not know when the tag
-/// came to exist: there, the change itself counts as that.
+/// A change of a tag, without its sequence number, which is the key.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TagChangeRow<'a> {
     pub(super) repository: &'a str,
@@ -154,33 +132,19 @@ pub(super) struct TagChangeRow<'a> {
     pub(super) digest: Option<Digest>,
     pub(super) previous: Option<Digest>,
     pub(super) at: Timestamp,
-    /// Which change made the tag exist, and when; `None` for a change of version 1.
-    pub(super) created: Option<(u64, Timestamp)>,
+    /// Which change made the tag exist, and when.
+    pub(super) created: (u64, Timestamp),
 }
 
 impl<'a> Row<'a> for TagChangeRow<'a> {
     const TABLE: &'static str = TAG_CHANGES;
-    const VERSION: u8 = 2;
-
-    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
-        let read = |(repository, tag, digest, previous, at)| Self {
-            repository,
-            tag,
-            digest,
-            previous,
-            at,
-            created: None,
-        };
-        (version == 1).then(|| read_fields(Self::TABLE, fields).map(read))
-    }
 }
 
 impl TagChangeRow<'_> {
     pub(super) fn with_sequence(&self, sequence: u64) -> Result<TagChange, MetadataError> {
-        let &Self { repository, tag, digest, previous, at, created } = self;
+        let &Self { repository, tag, digest, previous, at, created: (created, created_at) } = self;
         let repository = repository.parse().map_err(|error| damaged(TAG_CHANGES, error))?;
         let tag = tag.parse().map_err(|error| damaged(TAG_CHANGES, error))?;
-        let (created, created_at) = created.unwrap_or((sequence, at));
         Ok(TagChange { sequence, repository, tag, digest, previous, at, created, created_at })
     }
 }
@@ -296,29 +260,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 pub(super) struct StateRow {
     /// Number of the last change.
     pub(super) sequence: u64,
-    /// The last repository id that was given out.
-    pub(super) repository_id: u64,
+    /// The last number of a repository that was given out.
+    pub(super) repository: u32,
+    /// The last number of a namespace that was given out.
+    pub(super) namespace: u32,
     /// Highest sequence number trimmed from `tag_changes`.
     pub(super) changes_trimmed: u64,
     pub(super) statistics: Statistics,
 }
 
-/// In version 1, damaged contents were not known of.
-impl<'a> Row<'a> for StateRow {
+/// Versions 1 and 2 were in no release.
+impl Row<'_> for StateRow {
     const TABLE: &'static str = STATE;
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
+}
 
-    fn decode_earlier(version: u8, fields: &'a [u8]) -> Option<Result<Self, MetadataError>> {
-        // The field that is new is the last one.
-        (version == 1).then(|| read_fields(Self::TABLE, &[fields, &[0]].concat()))
-    }
+impl Row<'_> for NamespaceUsage {
+    const TABLE: &'static str = STATE;
 }
 
 /// A new store. Its making counts as the first change: a sequence number is never 0, which means "any" to those who
 /// name states by these numbers.
 impl Default for StateRow {
     fn default() -> Self {
-        Self { sequence: 1, repository_id: 0, changes_trimmed: 0, statistics: Statistics::default() }
+        Self {
+            sequence: 1,
+            repository: 0,
+            namespace: 0,
+            changes_trimmed: 0,
+            statistics: Statistics::default(),
+        }
     }
 }
 
@@ -336,21 +307,5 @@ mod tests {
             let error = LinkRecord::decode(bad).expect_err("damaged");
             assert!(matches!(error, MetadataError::Row { table: REPOSITORIES, .. }), "{error}");
         }
-    }
-
-    #[test]
-    fn rows_of_earlier_versions() {
-        let digest = crate::oci::ContentHasher::digest(crate::oci::Algorithm::Sha256, b"x");
-        let fields = (digest, Timestamp(1), Timestamp(2), 3_u64);
-        let row = postcard::to_extend(&fields, vec![1]).expect("encodes");
-        let expected =
-            TagRecord { digest, created_at: Timestamp(1), updated_at: Timestamp(2), sequence: 3, created: 3 };
-        assert_eq!(TagRecord::decode(&row).expect("decodes"), expected);
-        assert_eq!(TagRecord::decode(&expected.encode().expect("encodes")).expect("decodes"), expected);
-
-        let fields = ("a/b", "latest", Some(digest), None::<Digest>, Timestamp(4));
-        let row = postcard::to_extend(&fields, vec![1]).expect("encodes");
-        let change = TagChangeRow::decode(&row).expect("decodes").with_sequence(5).expect("well-formed");
-        assert_eq!((change.created, change.created_at, change.at), (5, Timestamp(4), Timestamp(4)));
     }
 }

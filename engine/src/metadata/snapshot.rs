@@ -315,10 +315,7 @@ impl Snapshot {
 
     /// What was found of a content's damage, where it was not pushed again since.
     pub fn damage(&self, digest: &Digest) -> Result<Option<DamageRecord>, MetadataError> {
-        match self.tables().damaged()? {
-            Some(damaged) => owned_row(damaged, digest.as_key()),
-            None => Ok(None),
-        }
+        owned_row(self.tables().damaged()?, digest.as_key())
     }
 
     /// All content that was found damaged and was not pushed again since, after the digest `after`, in the order of the
@@ -328,9 +325,8 @@ impl Snapshot {
         after: Option<&Digest>,
     ) -> Result<impl Iterator<Item = Result<(Digest, DamageRecord), MetadataError>> + use<>, MetadataError>
     {
-        let damaged = self.tables().damaged()?;
-        let rows = damaged.map(|table| read_prefix(table, &[], after.map(Digest::as_key))).transpose()?;
-        Ok(rows.into_iter().flatten().map(|row| {
+        let rows = read_prefix(self.tables().damaged()?, &[], after.map(Digest::as_key))?;
+        Ok(rows.map(|row| {
             let (key, value) = row?;
             Ok((digest_at(key.value(), 0, DAMAGED)?.0, DamageRecord::decode(value.value())?))
         }))

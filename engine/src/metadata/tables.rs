@@ -177,7 +177,6 @@ impl ReadTables {
         }
     }
 
-    /// One of the tables that every store has.
     pub(super) fn by_name(&self, name: &str) -> Result<&ReadTable, MetadataError> {
         match name {
             DIGESTS => self.digests(),
@@ -186,6 +185,8 @@ impl ReadTables {
             CONTENTS => self.contents(),
             UPLOADS => self.uploads(),
             TAG_CHANGES => self.tag_changes(),
+            COLLECTIONS => self.collections(),
+            DAMAGED => self.damaged(),
             _ => self.state(),
         }
     }
@@ -218,26 +219,12 @@ impl ReadTables {
         self.table(&self.state, STATE)
     }
 
-    /// `None` in a store that an earlier version has made and nothing was written to since.
-    pub(super) fn collections(&self) -> Result<Option<&ReadTable>, MetadataError> {
-        self.later_table(&self.collections, COLLECTIONS)
+    pub(super) fn collections(&self) -> Result<&ReadTable, MetadataError> {
+        self.table(&self.collections, COLLECTIONS)
     }
 
-    /// `None` where [`ReadTables::collections`] may be.
-    pub(super) fn damaged(&self) -> Result<Option<&ReadTable>, MetadataError> {
-        self.later_table(&self.damaged, DAMAGED)
-    }
-
-    fn later_table<'s>(
-        &'s self,
-        slot: &'s OnceLock<ReadTable>,
-        name: &str,
-    ) -> Result<Option<&'s ReadTable>, MetadataError> {
-        match self.table(slot, name) {
-            Ok(table) => Ok(Some(table)),
-            Err(error) if error.is_of_no_table() => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub(super) fn damaged(&self) -> Result<&ReadTable, MetadataError> {
+        self.table(&self.damaged, DAMAGED)
     }
 
     fn table<'s>(

@@ -110,8 +110,7 @@ impl Snapshot {
 
     /// What the last collections have left of themselves, oldest first.
     pub(crate) fn collections(&self) -> Result<Vec<String>, MetadataError> {
-        let Some(table) = self.tables().collections()? else { return Ok(Vec::new()) };
-        let rows = read_prefix(table, &[], None)?.map(|row| {
+        let rows = read_prefix(self.tables().collections()?, &[], None)?.map(|row| {
             let (_, value) = row.map_err(MetadataError::from)?;
             if value.value().is_empty() {
                 return Err(damaged(COLLECTIONS, "an empty row"));

@@ -205,6 +205,7 @@ mod tests {
             cache_bytes: 1 << 20,
             buffer_bytes: 1 << 20,
             upload_expiry: Duration::from_secs(3600),
+            quotas: engine::Quotas::default(),
         };
         let engine = Engine::open(options, Environment::system()).expect("opens");
         runtime::run(async { test(engine.clone(), engine.core().expect("a ring")).await })

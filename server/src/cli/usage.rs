@@ -58,7 +58,7 @@ fn text(usage: &Usage, of_one: bool) -> String {
             writeln!(text, "in no repository, which the next collection takes: {}", amount(usage.unlinked));
         let _ = writeln!(text, "damaged: {}\n", usage.damaged);
     }
-    let mut rows = vec![["NAME", "OWN", "SHARED", "TOTAL", "CONTENTS"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["NAME", "OWN", "SHARED", "TOTAL", "CONTENTS", "QUOTA"].map(str::to_owned).to_vec()];
     rows.extend(usage.namespaces.iter().map(row));
     if of_one {
         rows.extend(usage.repositories.iter().map(row));
@@ -67,7 +67,7 @@ fn text(usage: &Usage, of_one: bool) -> String {
 }
 
 fn row(named: &Named) -> Vec<String> {
-    let Named { name, share } = named;
+    let Named { name, share, quota } = named;
     let total = share.total();
     vec![
         name.clone(),
@@ -75,5 +75,6 @@ fn row(named: &Named) -> Vec<String> {
         bytes(share.shared.bytes),
         bytes(total.bytes),
         total.count.to_string(),
+        quota.map_or_else(|| "-".to_owned(), bytes),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::metadata::MetadataError;
+use engine::metadata::{MetadataError, QuotaExceeded};
 use engine::oci::{DigestError, ManifestError, NameError, TagError};
 use engine::{EngineError, FinishError, Hold};
 use http::header::RETRY_AFTER;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::http::{BodyError, Response};
 use crate::timestamp::rfc3339;
 
-/// The codes of the specification, and two for what is not the client's fault.
+/// The codes of the specification, one for a quota, and two for what is not the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     BlobUnknown,
@@ -28,6 +28,8 @@ pub(crate) enum Code {
     Unauthorized,
     Denied,
     Unsupported,
+    /// The namespace has no room.
+    QuotaExceeded,
     /// The registry cannot do it now, and may later.
     Unavailable,
     /// The registry failed.
@@ -50,6 +52,7 @@ impl Code {
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
         }
@@ -142,6 +145,7 @@ impl Refusal {
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         let (status, code) = match &error {
+            EngineError::Quota(exceeded) => return exceeded.into(),
             EngineError::Full => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
             EngineError::Metadata(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             EngineError::Disk { .. } | EngineError::Missing(_) => {
@@ -149,6 +153,15 @@ impl From<EngineError> for Refusal {
             }
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+/// 413: the namespace has no room.
+impl From<&QuotaExceeded> for Refusal {
+    fn from(exceeded: &QuotaExceeded) -> Self {
+        let QuotaExceeded { namespace, quota, used, size } = exceeded;
+        let detail = json!({"namespace": namespace, "quota": quota, "used": used, "size": size});
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::QuotaExceeded, exceeded.to_string()).about(detail)
     }
 }
 

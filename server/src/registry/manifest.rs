@@ -3,8 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use engine::WriteStage;
 use engine::buffer::SIZES;
+use engine::collection::is_immutable;
 use engine::metadata::{ManifestRefusal, NewContent, PreconditionFailed, PutManifest};
-use engine::oci::{Algorithm, ContentHasher, Manifest, RepositoryName, Tag};
+use engine::oci::{Algorithm, ContentHasher, Digest, Manifest, RepositoryName, Tag};
 use http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -59,7 +60,9 @@ impl Call<'_, '_> {
 
         let subject = manifest.subject.as_ref().map(|subject| subject.digest);
         let (repository, set, now, size) = (name.clone(), tags.clone(), self.core.now(), body.len() as u64);
-        let authority = self.shared.authority.clone();
+        let (authority, quota) = (self.shared.authority.clone(), self.core.quota(&name));
+        let is_immutable = |tag: &&Tag| is_immutable(self.shared.rules.retention.rules(), &name, tag);
+        let immutable: Vec<Tag> = tags.iter().filter(is_immutable).cloned().collect();
         self.core.check_write(WriteStage::Running)?;
         let stored = self
             .core
@@ -70,6 +73,12 @@ impl Call<'_, '_> {
                 // Meanwhile the namespace may have begun to go; what is stored before it is gone is purged with it.
                 if let Err(refusal) = require_namespace(&authority, &repository, Action::Push) {
                     return Ok(Err(refusal));
+                }
+                if let Some((tag, current)) = transaction.moved_tag(&repository, &immutable, &digest)? {
+                    return Ok(Err(immutable_tag(&repository, &tag, &current)));
+                }
+                if let Err(exceeded) = transaction.check_quota(&repository, &digest, size, quota)? {
+                    return Ok(Err(Refusal::from(&exceeded)));
                 }
                 let stored = transaction.put_manifest(
                     &repository,
@@ -150,6 +159,14 @@ impl Call<'_, '_> {
 fn too_large(most: u64) -> Refusal {
     let message = format!("a manifest has at most {most} bytes here");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
+}
+
+/// The answer to a push that would move a tag which settings keep where it is.
+fn immutable_tag(name: &RepositoryName, tag: &Tag, current: &Digest) -> Refusal {
+    let message = format!(
+        "the tag {tag} of {name} is immutable, and points at {current}; push under another tag (setting gc.retention)"
+    );
+    Refusal::new(StatusCode::CONFLICT, Code::Denied, message).about(json!({"current": current}))
 }
 
 /// The answer to a failed compare-and-set.

@@ -30,6 +30,7 @@ use crate::access::{AccessPolicy, Action, Authenticator, Authority, Decision, Id
 use crate::administration::Administration;
 use crate::http::{LocalFuture, Request, RequestId, Response, Service};
 use crate::operations::{Metrics, health};
+use crate::settings::Retention;
 use error::{Code, Refusal};
 pub(crate) use route::ROUTE_LABELS;
 use route::{Reference, Route};
@@ -47,6 +48,8 @@ pub struct Rules {
     pub allows_delete: bool,
     /// Whether names need a namespace and a path.
     pub needs_namespace: bool,
+    /// Which tags are kept, and which cannot be moved.
+    pub retention: Retention,
 }
 
 /// What all threads share.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::metadata::UploadId;
+use engine::metadata::{BlobRecord, UploadId};
 use engine::oci::{Algorithm, Digest, RepositoryName};
 use engine::{ResumeError, UploadWriter, WriteStage, runtime};
 use http::header::{CONTENT_RANGE, ETAG, LOCATION, RANGE};
@@ -52,7 +52,6 @@ impl Call<'_, '_> {
             }
         } else if let Some(digest) = query::parameter(&query, "digest") {
             let digest: Digest = digest.parse()?;
-            self.require_room(self.request.body.remaining().unwrap_or(0))?;
             let upload = self.core.upload_at_once(&name, digest.algorithm());
             return self.receive_and_finish(upload, digest).await;
         }
@@ -87,13 +86,20 @@ impl Call<'_, '_> {
             .into_iter()
             .filter(|source| self.shared.policy.allows(&self.identity, source, Action::Pull));
         let Some(source) = readable.next() else { return Ok(None) };
+        let snapshot = self.core.metadata().snapshot()?;
+        let Some(from) = snapshot.repository(&source)? else { return Ok(None) };
+        let Some(BlobRecord { size, .. }) = snapshot.blob(from, &digest)? else { return Ok(None) };
         let (target, now, authority) = (name.clone(), self.core.now(), self.shared.authority.clone());
+        let quota = self.core.quota(name);
         let is_mounted = self
             .core
             .metadata()
             .write(move |transaction| {
                 if let Err(refusal) = require_namespace(&authority, &target, Action::Push) {
                     return Ok(Err(refusal));
+                }
+                if let Err(exceeded) = transaction.check_quota(&target, &digest, size, quota)? {
+                    return Ok(Err(Refusal::from(&exceeded)));
                 }
                 transaction.mount_blob(&target, &digest, &source, now).map(Ok)
             })
@@ -160,7 +166,7 @@ impl Call<'_, '_> {
         self.require_storable(name)?;
         let id = id.ok_or_else(unknown_session)?;
         let upload = self.take(name, id)?;
-        let upload = self.receive_whole(upload).await?;
+        let upload = self.receive_whole(upload, None).await?;
         let size = upload.suspend().await?;
         Ok(session(StatusCode::ACCEPTED, name, id, size))
     }
@@ -198,7 +204,7 @@ impl Call<'_, '_> {
         digest: Digest,
     ) -> Result<Response, Refusal> {
         upload.expect_algorithm(digest.algorithm());
-        let upload = self.receive_whole(upload).await?;
+        let upload = self.receive_whole(upload, Some(&digest)).await?;
         if let Err(hold) = self.core.check_write(WriteStage::Running) {
             upload.suspend().await?;
             return Err(hold.into());
@@ -218,9 +224,14 @@ impl Call<'_, '_> {
         Ok(created_blob(&name, &digest))
     }
 
-    /// Receives the request's body into the session. Where not all of it comes, the session is given back with what did.
-    async fn receive_whole(&mut self, mut upload: UploadWriter) -> Result<UploadWriter, Refusal> {
-        let received = match self.expected_length(&upload) {
+    /// Receives the request's body into the session, which will end with `digest` where that is known. Where not all of it
+    /// comes, the session is given back with what did.
+    async fn receive_whole(
+        &mut self,
+        mut upload: UploadWriter,
+        digest: Option<&Digest>,
+    ) -> Result<UploadWriter, Refusal> {
+        let received = match self.expected_length(&upload, digest) {
             Ok(expected) => self.receive(&mut upload, expected).await,
             Err(refusal) => Received::Failed(refusal),
         };
@@ -249,10 +260,14 @@ impl Call<'_, '_> {
     }
 
     /// How many bytes the request brings, where it says so; an error where it contradicts itself or the session.
-    fn expected_length(&self, upload: &UploadWriter) -> Result<Option<u64>, Refusal> {
+    fn expected_length(
+        &self,
+        upload: &UploadWriter,
+        digest: Option<&Digest>,
+    ) -> Result<Option<u64>, Refusal> {
         let length = self.request.body.remaining();
         let Some(value) = self.request.headers.get(CONTENT_RANGE) else {
-            self.require_room(length.unwrap_or(0))?;
+            self.require_room_for(upload, digest, length.unwrap_or(0))?;
             return Ok(length);
         };
         let (first, len) = range::chunk(value).ok_or_else(|| {
@@ -271,8 +286,20 @@ impl Call<'_, '_> {
                 format!("Content-Range says {len} bytes, and Content-Length says {}", length.unwrap_or(0));
             return Err(Refusal::bad_request(Code::SizeInvalid, message));
         }
-        self.require_room(len)?;
+        self.require_room_for(upload, digest, len)?;
         Ok(Some(len))
+    }
+
+    /// An error where the volume or the namespace has no room for `more` bytes of an upload.
+    fn require_room_for(
+        &self,
+        upload: &UploadWriter,
+        digest: Option<&Digest>,
+        more: u64,
+    ) -> Result<(), Refusal> {
+        self.require_room(more)?;
+        let size = upload.size().saturating_add(more);
+        Ok(self.core.check_quota(upload.repository(), digest, size)?)
     }
 
     /// Receives the body into the session: from the socket into a buffer, hashed there, and from there to the disk.

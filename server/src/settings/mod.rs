@@ -17,6 +17,7 @@ mod log;
 mod model;
 mod origin;
 mod private_listen;
+mod quotas;
 mod retention;
 mod size;
 mod table;
@@ -32,11 +33,12 @@ pub use load::{Flags, Loaded, load};
 pub use log::{LogFilter, LogFormat};
 pub use model::{
     DeleteSettings, GcSettings, HttpSettings, KubernetesSettings, LimitSettings, LogSettings,
-    NamespaceSettings, PrivateSettings, PrivateTlsSettings, ScrubSettings, Settings, ShutdownSettings,
-    StorageSettings, UploadSettings,
+    NamespaceSettings, PrivateSettings, PrivateTlsSettings, QuotaSettings, ScrubSettings, Settings,
+    ShutdownSettings, StorageSettings, UploadSettings,
 };
 pub use origin::Origin;
 pub use private_listen::PrivateListen;
+pub use quotas::{NamespaceQuotas, Quota};
 pub use retention::Retention;
 pub use size::Size;
 pub use table::{SETTINGS, Setting};

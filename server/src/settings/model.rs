@@ -4,7 +4,10 @@ use std::thread;
 
 use serde::Deserialize;
 
-use super::{Count, GcMode, LogFilter, LogFormat, PrivateListen, Retention, Size, Time, WriteMode, value};
+use super::{
+    Count, GcMode, LogFilter, LogFormat, NamespaceQuotas, PrivateListen, Quota, Retention, Size, Time,
+    WriteMode, value,
+};
 use crate::access::{AnonymousAccess, Users};
 
 const KIB: u64 = 1 << 10;
@@ -52,6 +55,8 @@ pub struct Settings {
     /// What everybody may do without a login; see [`Settings::anonymous_access`] for what absence means.
     #[serde(deserialize_with = "value::deserialize")]
     pub anonymous: Option<AnonymousAccess>,
+    /// How much namespaces may have.
+    pub quotas: QuotaSettings,
     /// The cluster that the registry serves.
     pub kubernetes: KubernetesSettings,
     /// The static users; default none.
@@ -122,6 +127,17 @@ pub struct NamespaceSettings {
     /// Whether a repository's name needs at least two segments, the first of which is the namespace; default false.
     #[serde(deserialize_with = "value::deserialize")]
     pub required: bool,
+}
+
+/// `quotas`: how many bytes of content namespaces may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct QuotaSettings {
+    /// For namespaces that are not named; default none.
+    #[serde(deserialize_with = "value::deserialize")]
+    pub default: Quota,
+    /// For namespaces by their names; default none.
+    pub namespaces: NamespaceQuotas,
 }
 
 /// `kubernetes`.
@@ -298,6 +314,7 @@ impl Default for Settings {
             private: PrivateSettings::default(),
             shutdown: ShutdownSettings::default(),
             anonymous: None,
+            quotas: QuotaSettings::default(),
             kubernetes: KubernetesSettings::default(),
             users: Users::default(),
             allow_open: false,

@@ -40,12 +40,14 @@ struct Rule {
     keep_younger: Option<Duration>,
     #[serde(default, deserialize_with = "patterns")]
     protected: Vec<Pattern>,
+    #[serde(default, deserialize_with = "patterns")]
+    immutable: Vec<Pattern>,
 }
 
 impl From<Rule> for RetentionRule {
     fn from(rule: Rule) -> Self {
-        let Rule { repositories, keep_last, keep_younger, protected } = rule;
-        Self { repositories, keep_last, keep_younger, protected }
+        let Rule { repositories, keep_last, keep_younger, protected, immutable } = rule;
+        Self { repositories, keep_last, keep_younger, protected, immutable }
     }
 }
 
@@ -86,6 +88,9 @@ impl fmt::Display for Retention {
                 if !rule.protected.is_empty() {
                     shown["protected"] = texts(&rule.protected).into();
                 }
+                if !rule.immutable.is_empty() {
+                    shown["immutable"] = texts(&rule.immutable).into();
+                }
                 shown
             })
             .collect();
@@ -115,7 +120,8 @@ mod tests {
 - repositories: team-a/**
   keepLast: 10
   keepYounger: 30d
-  protected: [latest, v*]
+  protected: [latest]
+  immutable: [v*]
 - repositories: '*'
 ";
         let retention = Retention::parse(text).expect("rules");
@@ -125,13 +131,15 @@ mod tests {
                 repositories: pattern("team-a/**"),
                 keep_last: Some(10),
                 keep_younger: Some(Duration::from_secs(30 * 24 * 3600)),
-                protected: vec![pattern("latest"), pattern("v*")],
+                protected: vec![pattern("latest")],
+                immutable: vec![pattern("v*")],
             },
             RetentionRule {
                 repositories: pattern("*"),
                 keep_last: None,
                 keep_younger: None,
                 protected: Vec::new(),
+                immutable: Vec::new(),
             },
         ];
         assert_eq!(retention.rules(), expected);

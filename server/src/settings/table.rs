@@ -127,6 +127,18 @@ pub static SETTINGS: &[Setting] = &[
         "Whether a repository's name needs at least two segments, of which the first is its namespace; with `kubernetes.enabled` it always does."
     ),
     setting!(
+        "quotas.default",
+        quotas.default,
+        None,
+        "Bytes of content (blobs and manifests, each counted once) that a namespace may have, which is the first segment of a name; pushes beyond it are refused (413); `none` is as many as there is room for."
+    ),
+    setting!(
+        "quotas.namespaces",
+        quotas.namespaces,
+        None,
+        "The same by namespace, for those that have a quota of their own: `{team-a: 50GiB, team-b: none}`. In the environment: the same as JSON or YAML."
+    ),
+    setting!(
         "kubernetes.enabled",
         kubernetes.enabled,
         None,
@@ -197,7 +209,7 @@ pub static SETTINGS: &[Setting] = &[
         "gc.retention",
         gc.retention,
         None,
-        "Rules about which tags a collection keeps, each with `repositories` (a pattern), `keepLast`, `keepYounger` and `protected` (patterns of tags); the first that fits a repository counts. In the environment: the same as JSON or YAML."
+        "Rules about which tags a collection keeps, each with `repositories` (a pattern), `keepLast`, `keepYounger`, and patterns of tags that are `protected` from it or even `immutable`, so that no push moves them (409); the first that fits a repository counts. In the environment: the same as JSON or YAML."
     ),
     setting!(
         "scrub.rate",

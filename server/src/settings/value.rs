@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use super::{Count, GcMode, LogFilter, LogFormat, PrivateListen, Size, Time, WriteMode};
+use super::{Count, GcMode, LogFilter, LogFormat, PrivateListen, Quota, Size, Time, WriteMode};
 use crate::access::{AnonymousAccess, Users};
 
 /// Why a text is no value of a setting: a sentence that says what to write.
@@ -48,6 +48,7 @@ from_text!(
     [] LogFilter,
     [] LogFormat,
     [] PrivateListen,
+    [] Quota,
     [] WriteMode,
 );
 

@@ -159,12 +159,14 @@ fn a_full_disk_leaves_reading_and_deleting() {
     // Reading goes on, and so does deleting, which makes room.
     let snapshot = metadata.snapshot().expect("a snapshot");
     let repository = snapshot.repository(&name("a")).expect("readable").expect("exists");
+    // The one that failed may be there all the same, where the log had taken it.
+    let is_there = snapshot.blob(repository, &digest(pushed)).expect("readable").is_some();
+    pushed += u32::from(is_there);
     assert_eq!(snapshot.statistics().blobs, u64::from(pushed));
     for number in 0..pushed {
         assert!(snapshot.blob(repository, &digest(number)).expect("readable").is_some());
         assert!(snapshot.content(&digest(number)).expect("readable").is_some());
     }
-    assert!(snapshot.blob(repository, &digest(pushed)).expect("readable").is_none());
     drop(snapshot);
     for number in 0..pushed / 2 {
         let removed = metadata.write_blocking(move |transaction| {

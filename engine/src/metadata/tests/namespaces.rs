@@ -37,6 +37,56 @@ proptest! {
 }
 
 #[test]
+fn a_namespace_knows_what_it_holds() {
+    let metadata = store_of(&["a/b", "a/c", "a", "b/c", "a-b/c"].map(str::to_owned));
+    let usage = |namespace: &str| {
+        metadata.snapshot().and_then(|snapshot| snapshot.namespace_usage(namespace)).expect("readable")
+    };
+    let expected = |repositories| NamespaceUsage { repositories, contents: 1, bytes: 7 };
+    assert_eq!(["a", "b", "a-b"].map(usage), [3, 1, 1].map(expected));
+    assert_eq!(usage("c"), NamespaceUsage::default());
+    for (repository, left) in [("a/b", expected(2)), ("a", expected(1)), ("a/c", NamespaceUsage::default())] {
+        let gone = metadata.write_blocking(move |t| t.purge_repository(&name(repository), 9, Timestamp(2)));
+        assert!(gone.expect("writes").is_gone);
+        assert_eq!(usage("a"), left);
+    }
+    // Made again, it begins from nothing.
+    let content = NewContent::Inline("more".into());
+    let made = metadata
+        .write_blocking(|t| t.commit_blob(&name("a/b"), &digest(1), 4, content, None, Timestamp(3)))
+        .expect("writes");
+    assert_eq!((made, usage("a").bytes), (BlobCommit::Stored, 4));
+}
+
+#[test]
+fn counters_of_namespaces_are_put_right() {
+    let metadata = store_of(&["a/b", "a/c", "b/c"].map(str::to_owned));
+    let check = || {
+        let mut findings = Vec::new();
+        let snapshot = metadata.snapshot().expect("a snapshot");
+        let mut found = |finding: Finding| findings.extend(finding.repair);
+        snapshot.check(&mut found, &|_| std::ops::ControlFlow::Continue(())).expect("readable");
+        findings.retain(|repair| matches!(repair, Repair::Namespace(..)));
+        findings
+    };
+    assert!(check().is_empty());
+    let wrong = NamespaceUsage { repositories: 9, contents: 0, bytes: 1 << 40 };
+    let wrong = crate::metadata::rows::Row::encode(&wrong).expect("encodes");
+    for row in [None, Some(wrong)] {
+        let key = [b"n", &1_u32.to_be_bytes()[..]].concat();
+        metadata.write_blocking(move |t| t.tamper("state", &key, row.as_deref())).expect("writes");
+        let found = check();
+        assert_eq!(found.len(), 1);
+        for repair in found {
+            assert!(metadata.write_blocking(move |t| t.repair(&repair, Timestamp(5))).expect("writes"));
+        }
+        assert!(check().is_empty());
+    }
+    let usage = metadata.snapshot().and_then(|snapshot| snapshot.namespace_usage("a")).expect("readable");
+    assert_eq!(usage, NamespaceUsage { repositories: 2, contents: 1, bytes: 7 });
+}
+
+#[test]
 fn a_repository_is_purged_step_by_step() {
     let metadata = store_of(&["ns/a".into(), "ns/b".into()]);
     let before = metadata.snapshot().expect("a snapshot").statistics();

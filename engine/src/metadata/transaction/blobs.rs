@@ -38,10 +38,9 @@ impl Transaction<'_> {
         upload: Option<UploadId>,
         now: Timestamp,
     ) -> Result<BlobCommit, MetadataError> {
-        let stored = self.stored_blob(digest)?.is_some();
         let repository = self.ensure_repository(repository, now)?;
+        let commit = self.store(digest, size, content, now)?;
         self.link(repository, digest, now)?;
-        let commit = if stored { BlobCommit::AlreadyStored } else { self.store(digest, size, content, now)? };
         if let Some(upload) = upload {
             self.remove_upload(upload)?;
         }
@@ -78,8 +77,7 @@ impl Transaction<'_> {
         self.change();
         let link = keys::of_repository_digest(repository, OfRepository::Link, digest);
         self.tables.repositories.remove(link.as_slice())?;
-        let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, repository);
-        self.tables.digests.remove(linked_in.as_slice())?;
+        self.remove_holder(repository, OfDigest::LinkedIn, digest)?;
         self.state.statistics.links -= 1;
         Ok(true)
     }
@@ -188,8 +186,7 @@ impl Transaction<'_> {
         let row = LinkRecord { linked_at: now }.encode()?;
         self.change();
         if !self.tables.repositories.insert(link.as_slice(), row.as_slice())? {
-            let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, repository);
-            self.tables.digests.insert(linked_in.as_slice(), &[][..])?;
+            self.add_holder(repository, OfDigest::LinkedIn, digest)?;
             self.state.statistics.links += 1;
         }
         Ok(())

@@ -158,11 +158,15 @@ impl Transaction<'_> {
                     self.change();
                     let link = keys::of_repository_digest(*id, OfRepository::Link, digest);
                     self.tables.repositories.remove(link.as_slice())?;
-                    let linked_in = keys::of_digest_in(digest, OfDigest::LinkedIn, *id);
-                    self.tables.digests.remove(linked_in.as_slice())?;
+                    if !is_unused {
+                        self.remove_holder(*id, OfDigest::LinkedIn, digest)?;
+                    }
                     self.state.statistics.links -= 1;
                 }
             }
+        }
+        if is_unused {
+            self.remove_holders(&leaving, OfDigest::LinkedIn, digest)?;
         }
         if let Some(record) = stored.filter(|_| is_unused && !leaving.is_empty()) {
             self.forget_content(digest, &record)?;

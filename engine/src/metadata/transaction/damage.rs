@@ -116,8 +116,10 @@ impl Transaction<'_> {
 
     /// Content is there again, or not needed any more.
     pub(super) fn heal(&mut self, digest: &Digest) -> Result<(), MetadataError> {
-        if self.state.statistics.damaged > 0 && self.tables.damaged.remove(digest.as_key())? {
+        if let Some(damage) = self.damage(digest)? {
+            self.tables.damaged.remove(digest.as_key())?;
             self.state.statistics.damaged -= 1;
+            self.recount(digest, damage.content.size)?;
         }
         Ok(())
     }

@@ -112,8 +112,7 @@ impl Transaction<'_> {
         self.change();
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
         self.tables.repositories.remove(key.as_slice())?;
-        let manifest_in = keys::of_digest_in(digest, OfDigest::ManifestIn, id);
-        self.tables.digests.remove(manifest_in.as_slice())?;
+        self.remove_holder(id, OfDigest::ManifestIn, digest)?;
         self.state.statistics.manifests -= 1;
         self.remove_edges(id, digest, &edges)?;
         if let Some(subject) = &record.subject {
@@ -197,8 +196,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.repositories.insert(key.as_slice(), record.encode()?.as_slice())?;
         if before.is_none() {
-            let manifest_in = keys::of_digest_in(digest, OfDigest::ManifestIn, id);
-            self.tables.digests.insert(manifest_in.as_slice(), &[][..])?;
+            self.add_holder(id, OfDigest::ManifestIn, digest)?;
             self.state.statistics.manifests += 1;
         }
         if edges != edges_before {

@@ -5,6 +5,7 @@ mod collection;
 mod damage;
 mod hold;
 mod manifests;
+mod namespaces;
 mod purge;
 mod repair;
 mod repositories;
@@ -12,9 +13,12 @@ mod restore;
 mod tags;
 mod uploads;
 
+use std::collections::BTreeMap;
+
 use redb::ReadableTableMetadata as _;
 
 use super::log::Rows;
+use super::records::{NamespaceId, NamespaceUsage};
 use super::rows::{Row as _, StateRow, TagChangeRow};
 use super::tables::WriteTables;
 use super::{MetadataError, keys};
@@ -31,18 +35,25 @@ pub use tags::TagCondition;
 pub struct Transaction<'t> {
     tables: WriteTables<'t>,
     state: StateRow,
+    /// What namespaces hold, as far as it has changed.
+    namespaces: BTreeMap<NamespaceId, NamespaceUsage>,
     changes: u64,
     tag_changes_max: u64,
 }
 
 impl<'t> Transaction<'t> {
     pub(super) fn new(tables: WriteTables<'t>, state: StateRow, tag_changes_max: u64) -> Self {
-        Self { tables, state, changes: 0, tag_changes_max }
+        Self { tables, state, namespaces: BTreeMap::new(), changes: 0, tag_changes_max }
     }
 
     /// How often something was changed. Counted before each first write.
     pub(super) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// The number of the last change.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.state.sequence
     }
 
     /// Ends the transaction's writes, and gives the state they leave behind and what the log says of them; `None` where
@@ -51,6 +62,7 @@ impl<'t> Transaction<'t> {
         if self.changes == 0 {
             return Ok(None);
         }
+        self.write_namespaces()?;
         self.tables.state.insert(keys::STATE, self.state.encode()?.as_slice())?;
         Ok(Some((self.state, self.tables.take_written())))
     }

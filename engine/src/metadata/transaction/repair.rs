@@ -4,8 +4,8 @@ use super::super::MetadataError;
 use super::super::finding::Repair;
 use super::super::keys::{self, OfDigest, OfRepository};
 use super::super::records::{
-    BlobLocation, BlobRecord, Damage, EdgeKind, ManifestRecord, RepositoryId, Statistics, Timestamp,
-    UploadId, UploadRecord,
+    BlobLocation, BlobRecord, Damage, EdgeKind, ManifestRecord, NamespaceId, NamespaceUsage, RepositoryId,
+    Statistics, Timestamp, UploadId, UploadRecord,
 };
 use super::super::rows::{NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, UploadRow, damaged};
 use super::super::snapshot::{digest_at, repository_id};
@@ -31,6 +31,7 @@ impl Transaction<'_> {
             Repair::File(digest, record, damage) => drop(self.condemn(digest, record, *damage, now)?),
             Repair::Upload(id, record) => self.repair_upload(*id, record)?,
             Repair::Counters(said, counted) => self.repair_counters(said, counted),
+            Repair::Namespace(id, said, counted) => self.repair_namespace(*id, said, counted)?,
             Repair::TagChanges => self.forget_tag_changes()?,
         }
         Ok(self.changes != changes)
@@ -51,7 +52,9 @@ impl Transaction<'_> {
                 let key = keys::of_repository(id, OfRepository::Identity);
                 self.tables.repositories.insert(key.as_slice(), identity.as_slice())?;
                 self.state.statistics.repositories += 1;
-                self.state.repository_id = self.state.repository_id.max(id.0);
+                self.count(id.namespace(), |usage| usage.repositories += 1)?;
+                self.state.repository = self.state.repository.max(id.number());
+                self.state.namespace = self.state.namespace.max(id.namespace().0);
             }
         }
         Ok(())
@@ -73,6 +76,9 @@ impl Transaction<'_> {
                     .repositories
                     .remove(keys::of_repository(id, OfRepository::Identity).as_slice())?;
                 self.state.statistics.repositories -= 1;
+                self.count(id.namespace(), |usage| {
+                    usage.repositories = usage.repositories.saturating_sub(1);
+                })?;
                 let counted = self.remove_orphans_counted(id)?;
                 self.state.statistics.links -= counted.links;
                 self.state.statistics.manifests -= counted.manifests;
@@ -118,7 +124,7 @@ impl Transaction<'_> {
                 _ => counted.manifests += 1,
             }
             if let Ok((digest, _)) = digest_at(&key, 9, REPOSITORIES) {
-                self.tables.digests.remove(&keys::of_digest_in(&digest, reverse, id))?;
+                self.remove_holder(id, reverse, &digest)?;
             }
         }
         Ok(counted)
@@ -126,16 +132,22 @@ impl Transaction<'_> {
 
     fn repair_link(&mut self, id: RepositoryId, digest: &Digest) -> Result<(), MetadataError> {
         let is_linked = self.is_linked(id, digest)?;
-        self.set_reverse(&keys::of_digest_in(digest, OfDigest::LinkedIn, id), is_linked)
+        self.set_holder(id, OfDigest::LinkedIn, digest, is_linked)
     }
 
-    fn set_reverse(&mut self, key: &[u8], wanted: bool) -> Result<(), MetadataError> {
-        if has(&*self.tables.digests, key)? != wanted {
+    fn set_holder(
+        &mut self,
+        id: RepositoryId,
+        kind: OfDigest,
+        digest: &Digest,
+        wanted: bool,
+    ) -> Result<(), MetadataError> {
+        if has(&*self.tables.digests, &keys::of_digest_in(digest, kind, id))? != wanted {
             self.change();
             match wanted {
-                true => self.tables.digests.insert(key, &[])?,
-                false => self.tables.digests.remove(key)?,
-            };
+                true => self.add_holder(id, kind, digest)?,
+                false => self.remove_holder(id, kind, digest)?,
+            }
         }
         Ok(())
     }
@@ -143,7 +155,7 @@ impl Transaction<'_> {
     fn repair_manifest(&mut self, id: RepositoryId, digest: &Digest) -> Result<(), MetadataError> {
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
         let record = owned_row::<ManifestRecord>(&*self.tables.repositories, &key)?;
-        self.set_reverse(&keys::of_digest_in(digest, OfDigest::ManifestIn, id), record.is_some())?;
+        self.set_holder(id, OfDigest::ManifestIn, digest, record.is_some())?;
         let edges = self.edges(id, digest)?;
         self.change();
         // What is written below is written again as a whole.
@@ -262,8 +274,12 @@ impl Transaction<'_> {
             (None, Some((size, true))) => {
                 let row = BlobRecord { size, location: BlobLocation::Inline, stored_at: now }.encode()?;
                 self.change();
+                let is_damaged = self.damage(digest)?.is_some();
                 self.tables.digests.insert(&keys::of_digest(digest, OfDigest::Blob), row.as_slice())?;
-                self.heal(digest)?;
+                match is_damaged {
+                    true => self.heal(digest)?,
+                    false => self.recount(digest, 0)?,
+                }
                 self.state.statistics.blobs += 1;
                 self.state.statistics.bytes += size;
                 Ok(())
@@ -315,6 +331,22 @@ impl Transaction<'_> {
         for ((kept, said), counted) in kept.into_iter().zip(fields(said)).zip(fields(counted)) {
             *kept = kept.wrapping_add(counted.wrapping_sub(said));
         }
+    }
+
+    /// The difference, as for the counters of all.
+    fn repair_namespace(
+        &mut self,
+        id: NamespaceId,
+        said: &NamespaceUsage,
+        counted: &NamespaceUsage,
+    ) -> Result<(), MetadataError> {
+        self.change();
+        let mend = |now: &mut u64, said: u64, counted| *now = now.wrapping_add(counted).wrapping_sub(said);
+        self.count(id, |usage| {
+            mend(&mut usage.repositories, said.repositories, counted.repositories);
+            mend(&mut usage.contents, said.contents, counted.contents);
+            mend(&mut usage.bytes, said.bytes, counted.bytes);
+        })
     }
 
     /// Whoever goes by the changes has to list the tags again.

@@ -25,6 +25,7 @@ impl Transaction<'_> {
         self.tables.names.remove(name.as_str().as_bytes())?;
         self.tables.repositories.remove(keys::of_repository(id, OfRepository::Identity).as_slice())?;
         self.state.statistics.repositories -= 1;
+        self.count(id.namespace(), |usage| usage.repositories = usage.repositories.saturating_sub(1))?;
         Ok(true)
     }
 
@@ -38,13 +39,13 @@ impl Transaction<'_> {
             return Ok(id);
         }
         let identity = RepositoryRow { name: name.as_str(), created_at: now }.encode()?;
+        let id = self.new_repository_id(name)?;
         self.change();
-        self.state.repository_id += 1;
-        let id = RepositoryId(self.state.repository_id);
         let key = keys::of_repository(id, OfRepository::Identity);
         self.tables.names.insert(name.as_str().as_bytes(), id.0.to_be_bytes().as_slice())?;
         self.tables.repositories.insert(key.as_slice(), identity.as_slice())?;
         self.state.statistics.repositories += 1;
+        self.count(id.namespace(), |usage| usage.repositories += 1)?;
         Ok(id)
     }
 }

@@ -9,8 +9,12 @@ use super::super::tables::BY_NUMBER;
 use super::{BlobCommit, NewContent, Transaction};
 use crate::oci::Digest;
 
-/// How far the numbers of a store that was rebuilt are ahead of its export's: farther than any that was given out since.
-const NUMBERS_AHEAD: u64 = 1 << 32;
+/// How far the numbers of changes are ahead of the export's in a store that was rebuilt: farther than any that was given
+/// out since.
+const SEQUENCE_AHEAD: u64 = 1 << 32;
+
+/// The same of repositories and namespaces.
+const IDS_AHEAD: u32 = 1 << 20;
 
 impl Transaction<'_> {
     /// Puts the rows of an export in place. The history of the tags is left out, as it would be that of another time.
@@ -32,8 +36,9 @@ impl Transaction<'_> {
     /// far behind them, and whoever goes by them has to list everything again.
     pub(crate) fn end_restore(&mut self) {
         self.changes += 1;
-        self.state.sequence = self.state.sequence.saturating_add(NUMBERS_AHEAD);
-        self.state.repository_id = self.state.repository_id.saturating_add(NUMBERS_AHEAD);
+        self.state.sequence = self.state.sequence.saturating_add(SEQUENCE_AHEAD);
+        self.state.repository = self.state.repository.saturating_add(IDS_AHEAD);
+        self.state.namespace = self.state.namespace.saturating_add(IDS_AHEAD);
         self.state.changes_trimmed = self.state.sequence;
     }
 

@@ -60,6 +60,22 @@ impl Transaction<'_> {
         Ok(Ok(Some(record.digest)))
     }
 
+    /// The first of `tags` that points at another manifest than `digest` now, and that manifest.
+    pub fn moved_tag(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Tag],
+        digest: &Digest,
+    ) -> Result<Option<(Tag, Digest)>, MetadataError> {
+        let Some(id) = self.repository(repository)? else { return Ok(None) };
+        for tag in tags {
+            if let Some(record) = self.tag(id, tag)?.filter(|record| record.digest != *digest) {
+                return Ok(Some((tag.clone(), record.digest)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Deletes a tag, which is as `record` says.
     pub(super) fn drop_tag(
         &mut self,
@@ -81,7 +97,7 @@ impl Transaction<'_> {
                 digest: None,
                 previous: Some(record.digest),
                 at: now,
-                created: Some((record.created, record.created_at)),
+                created: (record.created, record.created_at),
             },
         )
     }
@@ -125,7 +141,7 @@ impl Transaction<'_> {
                 digest: Some(*digest),
                 previous,
                 at: now,
-                created: Some((record.created, record.created_at)),
+                created: (record.created, record.created_at),
             },
         )?;
         Ok(true)
