@@ -3,9 +3,9 @@
 //!
 //! A file that is on its way looks just like that: it has its name, and no row has it yet. What tells them apart:
 //! whoever makes or names a file says so beforehand ([`FilesInUse`](crate::uploads::FilesInUse)), until the row is
-//! committed or given up. A file is looked for there first, and in a fresh snapshot after that. As no file id is
-//! drawn twice, one that is in neither will not get a row any more. Its age is looked at, too, so that a file that
-//! somebody has just put back by hand is not lost.
+//! committed or given up. So a file is claimed there first, which nobody can who has a use for it, then looked for in a
+//! fresh snapshot, and removed while the claim lasts: a session that goes on and names it once more waits for that. Its
+//! age is looked at, too, so that a file that somebody has just put back by hand is not lost.
 
 use std::collections::HashSet;
 use std::str::FromStr as _;
@@ -16,6 +16,7 @@ use super::{Ages, CollectionHooks, Ended, Phase, Progress, Step, Store};
 use crate::layout;
 use crate::metadata::{BlobLocation, FileId, Snapshot, Timestamp, UploadContent};
 use crate::oci::Algorithm;
+use crate::uploads::Claim;
 
 /// Removes the files that nothing names, or counts them in a dry run.
 pub(super) fn remove(
@@ -71,9 +72,10 @@ impl Strays<'_> {
             // What has another name was not put there by the registry.
             let Some((digest, file)) = layout::parse_blob(algorithm, &name) else { continue };
             let name = format!("{directory}/{name}");
-            if named.contains(&file) || !self.is_old(&name, file) {
+            if named.contains(&file) {
                 continue;
             }
+            let Some(_claim) = self.claim(&name, file) else { continue };
             let snapshot = self.store.metadata.snapshot()?;
             let stored = snapshot.stored_blob(&digest)?;
             // One that was found damaged is kept for whoever wants to look at it, as long as it is needed.
@@ -90,15 +92,15 @@ impl Strays<'_> {
         let mut strays = Vec::new();
         for name in self.names(layout::UPLOADS) {
             let Ok(file) = FileId::from_str(&name) else { continue };
-            if !named.contains(&file) && self.is_old(&layout::upload(file), file) {
-                strays.push(file);
+            if !named.contains(&file) {
+                strays.extend(self.claim(&layout::upload(file), file).map(|claim| (file, claim)));
             }
         }
         if strays.is_empty() {
             return Ok(());
         }
         let named = files_of_uploads(&self.store.metadata.snapshot()?)?;
-        for file in strays {
+        for (file, _claim) in strays {
             if !named.contains(&file) {
                 self.remove(&layout::upload(file))?;
             }
@@ -119,21 +121,16 @@ impl Strays<'_> {
         }
     }
 
-    /// Whether nobody is about to name the file, and nobody has changed it lately. Asked before the snapshot is taken that
-    /// decides.
-    fn is_old(&mut self, name: &str, file: FileId) -> bool {
-        if self.store.files_in_use.has(file) {
-            return false;
+    /// Claims a file that nobody is about to name and nobody has changed lately.
+    fn claim(&mut self, name: &str, file: FileId) -> Option<Claim> {
+        let claim = self.store.files_in_use.claim(file)?;
+        // Where there is none any more, whoever had it has removed it.
+        let status = self.store.files.status(name).ok()?;
+        if status.changed_at > self.ages.strays_before {
+            self.report.kept.young_strays += 1;
+            return None;
         }
-        match self.store.files.status(name) {
-            Ok(status) if status.changed_at <= self.ages.strays_before => true,
-            Ok(_) => {
-                self.report.kept.young_strays += 1;
-                false
-            }
-            // Whoever had it has removed it.
-            Err(_) => false,
-        }
+        Some(claim)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), Ended> {

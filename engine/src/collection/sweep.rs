@@ -17,8 +17,13 @@ use crate::metadata::{
 };
 use crate::oci::{Digest, RepositoryName, Tag};
 
-/// How long one batch may hold the committer.
+/// How long one batch may hold the committer while others write.
 const BATCH_GOAL: Duration = Duration::from_millis(4);
+
+/// How many times that it may be while nobody else does, and how many times shorter the rest after it: then a batch costs
+/// less for each row, and flushes are fewer. Whoever writes first waits for the rest of one such batch, and finds short ones
+/// after it.
+const ALONE_FACTOR: u32 = 4;
 
 /// Rows in the first batch: nobody knows yet how long they take.
 pub(crate) const ROWS_FIRST: u64 = 256;
@@ -36,7 +41,12 @@ pub(super) struct Sweep<'c> {
     ages: Ages,
     report: &'c mut CollectionReport,
     by_repository: &'c mut ByRepository,
+    /// Rows of a batch while others write.
     rows_max: u64,
+    /// The number of the last change of the last batch.
+    sequence: u64,
+    /// Whether nobody else has written between the last two batches.
+    is_alone: bool,
     done: u64,
     total: u64,
     told: u64,
@@ -51,8 +61,20 @@ impl<'c> Sweep<'c> {
         report: &'c mut CollectionReport,
         by_repository: &'c mut ByRepository,
     ) -> Self {
-        let (rows_max, done, total, told) = (store.rows_first, 0, 0, 0);
-        Self { store, options, hooks, ages, report, by_repository, rows_max, done, total, told }
+        Self {
+            store,
+            options,
+            hooks,
+            ages,
+            report,
+            by_repository,
+            rows_max: store.rows_first,
+            sequence: 0,
+            is_alone: false,
+            done: 0,
+            total: 0,
+            told: 0,
+        }
     }
 
     /// Removes what is marked.
@@ -69,7 +91,7 @@ impl<'c> Sweep<'c> {
         self.manifests(repositories)?;
         let mut batch = Vec::new();
         for (digest, repository) in links.iter() {
-            if batch.len() as u64 * ROWS_PER_LINK >= self.rows_max {
+            if batch.len() as u64 * ROWS_PER_LINK >= self.rows() {
                 self.links(std::mem::take(&mut batch))?;
             }
             batch.push((
@@ -86,7 +108,7 @@ impl<'c> Sweep<'c> {
 
     fn tags(&mut self, repository: &mut MarkedRepository) -> Result<(), Ended> {
         while !repository.tags.is_empty() {
-            let count = repository.tags.len().min((self.rows_max / ROWS_PER_TAG) as usize + 1);
+            let count = repository.tags.len().min((self.rows() / ROWS_PER_TAG) as usize + 1);
             let tags: Vec<(Tag, TagRecord)> = repository.tags.drain(..count).collect();
             let (id, name, now) = (repository.id, repository.name.clone(), self.ages.now);
             let batch = self.store.leases.batch();
@@ -108,7 +130,7 @@ impl<'c> Sweep<'c> {
         let (mut batch, mut groups, mut rows) = (self.store.leases.batch(), Vec::new(), 0);
         for MarkedRepository { id, groups: marked, .. } in repositories {
             for group in marked {
-                if rows >= self.rows_max {
+                if rows >= self.rows() {
                     self.commit_groups(batch, std::mem::take(&mut groups), rows)?;
                     (batch, rows) = (self.store.leases.batch(), 0);
                 }
@@ -201,7 +223,7 @@ impl<'c> Sweep<'c> {
         empty.sort_unstable_by_key(|(id, _)| *id);
         let mut names = empty.into_iter().map(|(_, name)| name).peekable();
         while names.peek().is_some() {
-            let part: Vec<RepositoryName> = names.by_ref().take((self.rows_max / 2) as usize + 1).collect();
+            let part: Vec<RepositoryName> = names.by_ref().take((self.rows() / 2) as usize + 1).collect();
             let count = part.len() as u64;
             let removed = self.commit(self.store.leases.batch(), count * 2, move |transaction| {
                 let mut removed = 0;
@@ -216,6 +238,11 @@ impl<'c> Sweep<'c> {
         Ok(())
     }
 
+    /// Rows of the next batch.
+    fn rows(&self) -> u64 {
+        if self.is_alone { self.rows_max * u64::from(ALONE_FACTOR) } else { self.rows_max }
+    }
+
     /// Commits a batch of so many rows, and rests. `None` where a row of the batch cannot be read, and nothing of it
     /// was done.
     fn commit<T: Send + 'static>(
@@ -227,14 +254,15 @@ impl<'c> Sweep<'c> {
         self.step(Step::Doomed)?;
         let began = Instant::now();
         let answer = self.store.metadata.write_blocking(move |transaction| {
-            let began = Instant::now();
-            work(transaction).map(|answer| (answer, began.elapsed()))
+            let (began, before) = (Instant::now(), transaction.sequence());
+            let answer = work(transaction)?;
+            Ok((answer, began.elapsed(), before, transaction.sequence()))
         });
         // What was waiting for the end of the batch sees it in its next snapshot.
         drop(batch);
         let elapsed = began.elapsed();
         self.report.sweep_us += elapsed.as_micros() as u64;
-        let (answer, held) = match answer {
+        let (answer, held, before, after) = match answer {
             Ok(answer) => answer,
             Err(error @ MetadataError::Row { .. }) => {
                 self.report.error(format!("some {rows} rows were left where they are: {error}"));
@@ -244,9 +272,13 @@ impl<'c> Sweep<'c> {
         };
         self.report.longest_batch_us = self.report.longest_batch_us.max(held.as_micros() as u64);
         self.learn(rows, held);
+        self.is_alone = before == self.sequence;
+        self.sequence = after;
         self.step(Step::Committed)?;
-        if self.options.rest_percent > 0 {
-            std::thread::sleep(elapsed * self.options.rest_percent / 100);
+        let rest = elapsed * self.options.rest_percent / 100;
+        let rest = if self.is_alone { rest / ALONE_FACTOR } else { rest };
+        if !rest.is_zero() {
+            std::thread::sleep(rest);
         }
         Ok(Some(answer))
     }

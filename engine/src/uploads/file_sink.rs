@@ -45,7 +45,7 @@ impl FileSink {
     /// A new file for `expected` bytes (`None`: not known).
     pub(super) async fn create(core: &Core, expected: Option<u64>) -> Result<Self, EngineError> {
         let id = core.new_file_id();
-        let in_use = core.files_in_use().enter(id);
+        let in_use = core.files_in_use().enter(id).await;
         let writes = Self::writes(core.disk(), expected);
         let file = core.disk().create(layout::upload(id), writes).await;
         let file = file.map_err(EngineError::disk("making a file for an upload"))?;
@@ -59,7 +59,7 @@ impl FileSink {
         size: u64,
         expected: Option<u64>,
     ) -> Result<Self, EngineError> {
-        let in_use = core.files_in_use().enter(id);
+        let in_use = core.files_in_use().enter(id).await;
         let writes = Self::writes(core.disk(), expected);
         let file = core.disk().open_to_write(layout::upload(id), writes).await;
         let file = file.map_err(EngineError::disk("opening the file of an upload session"))?;

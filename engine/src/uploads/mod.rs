@@ -11,7 +11,7 @@ mod sessions;
 mod tests;
 mod writer;
 
-pub(crate) use in_use::FilesInUse;
+pub(crate) use in_use::{Claim, FilesInUse};
 pub(crate) use sessions::Sessions;
 pub use sessions::{Busy, ResumeError};
 pub(crate) use writer::fresh_hash;

@@ -21,6 +21,7 @@ fn options(root: &Path, direct_writes: bool) -> EngineOptions {
         cache_bytes: 1 << 20,
         buffer_bytes: 32 << 20,
         upload_expiry: Duration::from_secs(3600),
+        quotas: crate::Quotas::default(),
     }
 }
 

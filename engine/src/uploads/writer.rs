@@ -373,6 +373,7 @@ impl UploadWriter {
         if let Sink::Closed(_) = self.sink {
             self.open_file(Some(0)).await?;
         }
+        self.core.check_quota(&self.found.repository, Some(&digest), self.size)?;
         let (content, file) = match &mut self.sink {
             Sink::Memory(content) => (NewContent::Inline(Bytes::from(std::mem::take(content))), None),
             Sink::Closed(_) => unreachable!("opened above"),
@@ -382,17 +383,30 @@ impl UploadWriter {
             }
         };
         let (repository, size, id) = (self.found.repository.clone(), self.size, self.id);
-        let (now, in_use) = (self.core.now(), self.in_use());
+        let (now, in_use, quota) = (self.core.now(), self.in_use(), self.core.quota(&repository));
         // Where this fails, it may have become durable all the same (`MetadataError`), so the name stays.
         let (commit, _in_use) = self
             .core
             .metadata()
             .write(move |transaction| {
+                if let Err(refusal) = transaction.check_quota(&repository, &digest, size, quota)? {
+                    return Ok((Err(refusal), in_use));
+                }
                 let commit = transaction.commit_blob(&repository, &digest, size, content, Some(id), now)?;
-                Ok((commit, in_use))
+                Ok((Ok(commit), in_use))
             })
             .await
             .map_err(EngineError::from)?;
+        let commit = match commit {
+            Ok(commit) => commit,
+            Err(refusal) => {
+                if let Some(file) = file {
+                    // As where a flush fails: whoever goes on gives it the same name again.
+                    let _ = self.core.disk().remove(layout::blob(&digest, file)).await;
+                }
+                return Err(EngineError::from(refusal).into());
+            }
+        };
         let was_known = commit == BlobCommit::AlreadyStored;
         if let Some(file) = file {
             let is_used = !was_known || self.core.heal_blob(&digest, size, file).await?;
@@ -458,7 +472,9 @@ async fn name_file(core: &Core, file: &mut FileSink, digest: &Digest) -> Result<
     let flushed = file.sync().await;
     let named = directory.await.map_err(EngineError::disk("flushing a directory of blobs"));
     if flushed.is_err() || named.is_err() {
-        core.remove_later(name);
+        // Waited for: whoever goes on with the session gives the file the same name again. Where it cannot be removed, it
+        // is one that nothing refers to.
+        let _ = core.disk().remove(name).await;
     }
     flushed.and(named)
 }

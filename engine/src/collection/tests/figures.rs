@@ -1,6 +1,8 @@
 //! How long collection takes on large stores, and what it needs. Run by hand, alone:
 //! `cargo test --release -p engine collection::tests::figures -- --ignored --nocapture --test-threads 1`
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicU64;
 
 use super::*;
@@ -26,6 +28,33 @@ fn processor_ms() -> u64 {
     let fields = fields.rsplit_once(')').expect("a name").1.split_whitespace();
     let now = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number") * 10).sum::<u64>();
     now - BEFORE.swap(now, Ordering::Relaxed)
+}
+
+/// Processor time of the calling thread, in microseconds.
+fn processor_us_of_thread() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("readable");
+    text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).expect("a number") / 1000
+}
+
+/// What is not in the report.
+#[derive(Default)]
+struct Cost {
+    entered_us: Cell<u64>,
+    /// Of the window, in microseconds of processor time.
+    window_us: Cell<u64>,
+    batches: Cell<u64>,
+}
+
+impl CollectionHooks for Cost {
+    fn at(&self, step: Step) -> ControlFlow<()> {
+        match step {
+            Step::Entered => self.entered_us.set(processor_us_of_thread()),
+            Step::Marked => self.window_us.set(processor_us_of_thread() - self.entered_us.get()),
+            Step::Committed => self.batches.set(self.batches.get() + 1),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// What an image is made of: how many blobs, how large, and whether they are in the metadata.
@@ -84,12 +113,14 @@ fn fill(metadata: &Metadata, images: u64, per_repository: u64, shape: Shape, is_
     }
 }
 
-fn show(what: &str, report: &CollectionReport) {
+fn show(what: &str, report: &CollectionReport, cost: &Cost) {
     println!(
-        "{what}: window {} ms, mark {} ms, sweep {} ms, files {} ms, longest batch {} us; removed {} manifests, {} links, {} contents; {} ms of processor time, peak memory {} MiB",
+        "{what}: window {} ms ({} ms of processor time), mark {} ms, sweep {} ms in {} batches, files {} ms, longest batch {} us; removed {} manifests, {} links, {} contents; {} ms of processor time, peak memory {} MiB",
         report.window_us / 1000,
+        cost.window_us.get() / 1000,
         report.mark_us / 1000,
         report.sweep_us / 1000,
+        cost.batches.get(),
         report.files_us / 1000,
         report.longest_batch_us,
         report.removed.manifests.count,
@@ -111,11 +142,12 @@ fn half_garbage(images: u64, per_repository: u64) {
     engine.set_lease(Duration::ZERO);
     peak_memory();
     processor_ms();
-    let dry =
-        engine.collect(&CollectionOptions { dry_run: true, ..at_once(Mode::Online) }, &()).expect("collects");
-    show(&format!("{images} images, dry run"), &dry);
-    let report = engine.collect(&at_once(Mode::Online), &()).expect("collects");
-    show(&format!("{images} images, half of them garbage"), &report);
+    let cost = Cost::default();
+    let dry = CollectionOptions { dry_run: true, ..at_once(Mode::Online) };
+    let dry = engine.collect(&dry, &cost).expect("collects");
+    show(&format!("{images} images, dry run"), &dry, &cost);
+    let report = engine.collect(&at_once(Mode::Online), &cost).expect("collects");
+    show(&format!("{images} images, half of them garbage"), &report, &cost);
     assert_eq!(dry.removed.contents, report.removed.contents);
     assert_eq!(report.removed.manifests.count, images / 2);
     assert_eq!(report.removed.links.count, images / 2 * 5);
@@ -168,9 +200,10 @@ fn small_images(per_repository: u64) {
     peak_memory();
     processor_ms();
     let began = std::time::Instant::now();
-    let report = engine.collect(&at_once(Mode::ReadOnly), &()).expect("collects");
+    let cost = Cost::default();
+    let report = engine.collect(&at_once(Mode::ReadOnly), &cost).expect("collects");
     println!("{} ms in all", began.elapsed().as_millis());
-    show(&format!("33,334 small images, {per_repository} in a repository, a third deleted"), &report);
+    show(&format!("33,334 small images, {per_repository} in a repository, a third deleted"), &report, &cost);
     assert_eq!(report.removed.contents.count, 11_112 * 5);
 }
 

@@ -1,8 +1,12 @@
 //! Collection as its callers see it.
 
+mod deaths;
 mod figures;
+mod memory_files;
 mod model;
+mod process;
 mod races;
+mod random;
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +24,7 @@ fn options(root: &Path) -> EngineOptions {
         cache_bytes: crate::metadata::CACHE_SIZE_DEFAULT,
         buffer_bytes: 32 << 20,
         upload_expiry: Duration::from_secs(3600),
+        quotas: crate::Quotas::default(),
     }
 }
 

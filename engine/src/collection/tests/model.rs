@@ -10,50 +10,25 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use super::memory_files::MemoryFiles;
+use super::process::{EXPIRY, LOG_SIZE, Process, TestClock};
+use super::random::Random;
 use super::*;
 use crate::layout;
 use crate::metadata::tests::memory::MemoryStorage;
-use crate::metadata::{
-    BlobCommit, BlobLocation, FileId, Metadata, Options, Statistics, UploadContent, UploadId, UploadRecord,
-};
+use crate::metadata::{BlobCommit, BlobLocation, FileId, Statistics, UploadContent, UploadId, UploadRecord};
 use crate::oci::Descriptor;
-use crate::uploads::{FilesInUse, Sessions, fresh_hash};
+use crate::uploads::fresh_hash;
 
 const ROUNDS: u64 = 2_000;
 const REPOSITORIES: [&str; 3] = ["a", "a/b", "b"];
 const TAGS: [&str; 3] = ["1", "2", "keep"];
 const BLOBS: usize = 6;
 const MANIFESTS: usize = 13;
-const EXPIRY: u64 = 500;
-
-/// Numbers that look random, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) % limit as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn choose<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
 
 fn blob(number: usize) -> Digest {
     static DIGESTS: LazyLock<[Digest; BLOBS]> = LazyLock::new(|| {
@@ -124,47 +99,6 @@ fn manifest(number: usize) -> Manifest {
         urls: None,
     });
     Manifest { foreign_blobs: foreign, children, subject, ..image(&blobs) }
-}
-
-#[derive(Debug, Default)]
-struct TestClock(AtomicU64);
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::Relaxed))
-    }
-}
-
-/// Files by their names, each with when it was changed.
-#[derive(Debug, Default)]
-struct MemoryFiles(Mutex<BTreeMap<String, u64>>);
-
-impl MemoryFiles {
-    fn put(&self, name: String, now: Timestamp) {
-        self.0.lock().expect("no panic").insert(name, now.0);
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.lock().expect("no panic").contains_key(name)
-    }
-}
-
-impl Files for MemoryFiles {
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.lock().expect("no panic").remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
-        let prefix = format!("{directory}/");
-        let files = self.0.lock().expect("no panic");
-        Ok(files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
-    }
-
-    fn status(&self, name: &str) -> io::Result<FileStatus> {
-        let changed_at =
-            self.0.lock().expect("no panic").get(name).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(FileStatus { size: 1, changed_at: Timestamp(changed_at) })
-    }
 }
 
 /// What must be there of a repository: times by digest.
@@ -257,30 +191,6 @@ struct Marked {
     began: u64,
     pushes: BTreeMap<usize, u64>,
     tags: Vec<(usize, &'static str, (usize, u64))>,
-}
-
-/// What a process has, besides its storage.
-struct Process {
-    metadata: Metadata,
-    leases: Leases,
-    sessions: Sessions,
-    files_in_use: FilesInUse,
-    is_collecting: AtomicBool,
-}
-
-impl Process {
-    fn start(storage: &Arc<MemoryStorage>, lease: u64, now: Timestamp) -> Self {
-        let options = Options { cache_size: 256 << 10, log_size: 96 << 10, ..Options::default() };
-        let leases = Leases::new(now);
-        leases.set_duration(Duration::from_millis(lease));
-        Self {
-            metadata: Metadata::open(storage.clone(), options).expect("opens"),
-            leases,
-            sessions: Sessions::default(),
-            files_in_use: FilesInUse::default(),
-            is_collecting: AtomicBool::new(false),
-        }
-    }
 }
 
 struct Test<'t> {
@@ -392,7 +302,7 @@ impl Test<'_> {
                 world.last_file += 1;
                 let file = FileId(world.last_file.to_be_bytes());
                 world.say(format!("{now}: blob {number} for {at} gets a file {file}"));
-                let in_use = self.process.files_in_use.enter(file);
+                let in_use = self.process.files_in_use.try_enter(file).expect("a new file");
                 self.files.put(layout::blob(&blob(number), file), Timestamp(now));
                 world.named.push((at, number, file, in_use));
             }
@@ -689,7 +599,7 @@ impl Test<'_> {
         };
         let hooks = Hooks { test: self, interleaved, is_paused: RefCell::new(false) };
         let report =
-            store(self.process, self.files, self.clock, is_small).collect(&options, &hooks).expect("begins");
+            self.process.store(self.files, self.clock, is_small).collect(&options, &hooks).expect("begins");
         assert!(!*hooks.is_paused.borrow());
         report
     }
@@ -700,26 +610,6 @@ fn short(digest: &Digest) -> String {
         (0..count).find(|number| digest_of(*number) == *digest).map(|number| format!("{name} {number}"))
     };
     of("blob", BLOBS, blob).or_else(|| of("manifest", MANIFESTS, manifest_digest)).expect("one of them")
-}
-
-fn store<'s>(
-    process: &'s Process,
-    files: &'s MemoryFiles,
-    clock: &'s TestClock,
-    is_small: bool,
-) -> Store<'s> {
-    Store {
-        metadata: &process.metadata,
-        leases: &process.leases,
-        sessions: &process.sessions,
-        files_in_use: &process.files_in_use,
-        files,
-        clock,
-        upload_expiry_ms: EXPIRY,
-        is_collecting: &process.is_collecting,
-        marks_max: if is_small { 4 } else { MARKS_MAX },
-        rows_first: if is_small { 8 } else { 1 << 10 },
-    }
 }
 
 struct Found {
@@ -804,6 +694,7 @@ fn run(seed: u64) {
         keep_last: Some(1),
         keep_younger: None,
         protected: vec!["keep*".parse().expect("a pattern")],
+        immutable: Vec::new(),
     };
     let options = CollectionOptions {
         untagged_age: ms(random.choose(&[0, 100, 300])),
@@ -834,7 +725,7 @@ fn run(seed: u64) {
     world.say(format!("{:?}", world.options));
     let mut left = 3;
     while left > 0 {
-        let process = Process::start(&world.storage, lease, clock.now());
+        let process = Process::start(&world.storage, lease, LOG_SIZE, clock.now());
         let test = Test { world: RefCell::new(world), process: &process, files: &files, clock: &clock };
         // A batch that nobody was told of may have been committed, by what the process before this one knew.
         test.check();
@@ -887,7 +778,7 @@ fn settle(test: &Test<'_>) {
     }
     for _ in 0..2 {
         test.clock.0.fetch_add(2_000, Ordering::Relaxed);
-        let store = store(test.process, test.files, test.clock, false);
+        let store = test.process.store(test.files, test.clock, false);
         store.expire_uploads(Timestamp(test.now().0 - EXPIRY), false).expect("ends");
         test.check();
         store.rotate_leases(test.now()).expect("rotates");
@@ -920,7 +811,7 @@ fn settle(test: &Test<'_>) {
     assert_eq!(statistics.uploads, 0);
     let in_files = snapshot.stored_blobs(None).expect("readable").map(|row| row.expect("readable").1);
     let in_files = in_files.filter(|record| record.location != BlobLocation::Inline).count();
-    assert_eq!(test.files.0.lock().expect("no panic").len(), in_files, "a file is left that nothing names");
+    assert_eq!(test.files.all().len(), in_files, "a file is left that nothing names");
     drop(world);
     let again = test.collect(false, false);
     assert_eq!(again.removed, Removed::default());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::metadata::{BlobLocation, FileId, UploadContent};
+use crate::metadata::{BlobLocation, FileId, UploadContent, UploadId};
 use crate::{Clock, Content, Core, UploadWriter, runtime};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -340,6 +340,48 @@ fn files_that_nothing_names_go_when_they_are_old_and_those_on_their_way_stay() {
     });
     assert!(!stray.exists() && !upload.exists() && other.exists());
     assert_eq!(registry.read("a", blob), Some(content(1)));
+}
+
+/// A session whose file has its name among the blobs already, as a process leaves it that dies before the commit.
+fn session_with_a_named_file(registry: &Registry) -> (UploadId, FileId, Digest) {
+    let id = registry.run(async |core| {
+        let id = core.start_upload(&name("a"), Algorithm::Sha256);
+        let upload = core.resume_upload(&name("a"), id).expect("there");
+        send(upload, &content(1)).await.suspend().await.expect("saved");
+        id
+    });
+    let record = registry.engine.metadata().snapshot().expect("open").upload(id).expect("readable");
+    let UploadContent::File(file) = record.expect("there").content else { panic!("it has a file") };
+    let digest = ContentHasher::digest(Algorithm::Sha256, &content(1));
+    let path = |name| registry.root.path().join(name);
+    std::fs::hard_link(path(crate::layout::upload(file)), path(crate::layout::blob(&digest, file)))
+        .expect("named");
+    (id, file, digest)
+}
+
+#[test]
+fn a_session_that_names_its_file_again_while_the_old_name_is_removed_keeps_the_new_one() {
+    let registry = Registry::new();
+    let (id, file, digest) = session_with_a_named_file(&registry);
+    let report = std::thread::scope(|scope| {
+        let mut client = None;
+        let report = registry.collect(|step| {
+            if step == Step::StrayFound {
+                assert!(registry.engine.shared().files_in_use.try_enter(file).is_none());
+                client = Some(scope.spawn(|| {
+                    registry.run(async |core| {
+                        let upload = core.resume_upload(&name("a"), id).expect("there");
+                        upload.finish(digest).await.expect("stored");
+                    });
+                }));
+            }
+        });
+        client.expect("found").join().expect("no panic");
+        report
+    });
+    assert_eq!(report.removed.strays.count, 1);
+    assert_eq!(registry.read("a", digest), Some(content(1)));
+    assert!(registry.files("uploads").is_empty());
 }
 
 #[test]

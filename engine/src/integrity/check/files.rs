@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::io;
 
 use super::report::CheckReport;
+use super::strays::{Stray, is_named};
 use super::{Check, CheckError, Remedy};
 use crate::collection::to_ms;
 use crate::layout;
 use crate::metadata::{
-    BlobLocation, BlobRecord, Damage, FileId, FindingKind, MetadataError, Repair, Snapshot, UploadContent,
+    BlobLocation, Damage, FileId, FindingKind, MetadataError, Repair, Snapshot, UploadContent,
 };
 use crate::oci::{Algorithm, Digest};
 
@@ -169,29 +170,20 @@ impl Files<'_> {
             }
         }
         for (file, digest) in files {
-            let name = layout::blob(&digest, file);
             // Asked first: whoever names the file says so until the row is committed.
             if self.check.shared.files_in_use.has(file) {
                 continue;
             }
-            let snapshot = self.snapshot()?;
-            let names_it = |record: BlobRecord| record.location == BlobLocation::File(file);
-            // A row that cannot be read may name it.
-            let (stored, damage) =
-                (readable(snapshot.stored_blob(&digest))?, readable(snapshot.damage(&digest))?);
-            let (Some(stored), Some(damage)) = (stored, damage) else { continue };
-            // A file of damaged content may have been put back, for the next scrub to find it whole.
-            let is_named =
-                stored.is_some_and(names_it) || damage.is_some_and(|damage| names_it(damage.content));
-            if !is_named {
-                self.stray(name);
+            if !is_named(&self.snapshot()?, &digest, file)? {
+                self.stray(Stray::Blob(digest, file));
             }
         }
         Ok(())
     }
 
     /// A file that nothing names and nobody is about to name.
-    fn stray(&mut self, name: String) {
+    fn stray(&mut self, stray: Stray) {
+        let name = stray.name();
         let now = self.check.shared.environment.clock.now();
         // Whoever had it may have removed it.
         let Ok((length, changed_at)) = self.check.shared.volume.status(&name) else { return };
@@ -200,7 +192,7 @@ impl Files<'_> {
             return;
         }
         self.report.add(FindingKind::StrayFile, format!("nothing names {name}, of {length} bytes"));
-        self.remedy(Remedy::RemoveFile(name));
+        self.remedy(Remedy::Stray(stray));
     }
 
     fn uploads(&mut self) -> Result<(), CheckError> {
@@ -249,14 +241,14 @@ impl Files<'_> {
         }
         // A row that cannot be read may name any of them.
         if is_all {
-            files.into_iter().for_each(|file| self.stray(layout::upload(file)));
+            files.into_iter().for_each(|file| self.stray(Stray::Upload(file)));
         }
         Ok(())
     }
 }
 
 /// What a row says; `None` where it cannot be read, which was found when the rows were compared.
-fn readable<T>(row: Result<T, MetadataError>) -> Result<Option<T>, MetadataError> {
+pub(super) fn readable<T>(row: Result<T, MetadataError>) -> Result<Option<T>, MetadataError> {
     match row {
         Err(error) if error.is_of_one_row() => Ok(None),
         row => row.map(Some),

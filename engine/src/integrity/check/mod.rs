@@ -5,6 +5,7 @@
 
 mod files;
 mod report;
+mod strays;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::collection::STRAY_AGE_DEFAULT;
 use crate::engine::{Engine, Shared};
 use crate::metadata::{Finding, MetadataError, Repair, Unchecked};
 use files::Files;
+use strays::Stray;
 
 pub use report::{CheckReport, FINDING_EXAMPLES_MAX, Found};
 
@@ -75,8 +77,8 @@ impl From<Unchecked> for CheckError {
 enum Remedy {
     /// In the metadata.
     Row(Repair),
-    /// Remove a file, named from the root.
-    RemoveFile(String),
+    /// Remove a file that nothing names.
+    Stray(Stray),
     /// Make a directory, named from the root.
     MakeDirectory(String),
 }
@@ -162,19 +164,11 @@ impl Check<'_> {
         while remedies.peek().is_some() {
             let batch: Vec<Remedy> = remedies.by_ref().take(REPAIR_BATCH).collect();
             done += batch.len() as u64;
-            let mut rows = Vec::new();
+            let (mut rows, mut strays) = (Vec::new(), Vec::new());
             for remedy in batch {
                 match remedy {
                     Remedy::Row(repair) => rows.push(repair),
-                    Remedy::RemoveFile(name) => match self.shared.volume.remove_now(&name) {
-                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                            report.error(format!("cannot remove {name}: {error}"));
-                        }
-                        _ => {
-                            tracing::info!(file = name, "removed a file that nothing names");
-                            report.repaired += 1;
-                        }
-                    },
+                    Remedy::Stray(stray) => strays.push(stray),
                     Remedy::MakeDirectory(name) => {
                         match std::fs::create_dir_all(self.shared.options.root.join(&name)) {
                             Ok(()) => report.repaired += 1,
@@ -184,6 +178,7 @@ impl Check<'_> {
                 }
             }
             self.repair_rows(rows, report)?;
+            strays::remove(self.shared, strays, report)?;
             if (self.progress)(Progress { phase: Phase::Repair, done, total }).is_break() {
                 return Err(CheckError::Stopped);
             }

@@ -150,6 +150,86 @@ fn what_is_on_its_way_is_no_finding() {
     assert!(check(&engine).findings.is_empty());
 }
 
+/// A session with all of its content, whose file has its name among the blobs already, as a process leaves it that dies
+/// before the commit.
+fn session_with_a_named_file(engine: &Engine, content: &[u8]) -> (UploadId, Digest) {
+    let id = on(engine, async |core| {
+        let id = core.start_upload(&name("a"), Algorithm::Sha256);
+        let mut upload = core.resume_upload(&name("a"), id).expect("there");
+        let mut buffer = upload.buffer(None).await.expect("a buffer");
+        assert_eq!(buffer.append(content), content.len());
+        upload.write(buffer, None).await.expect("written");
+        upload.suspend().await.expect("saved");
+        id
+    });
+    let record = engine.metadata().snapshot().expect("open").upload(id).expect("readable");
+    let UploadContent::File(file) = record.expect("there").content else { panic!("it has a file") };
+    let digest = ContentHasher::digest(Algorithm::Sha256, content);
+    let path = |name| engine.shared().options.root.join(name);
+    std::fs::hard_link(path(layout::upload(file)), path(layout::blob(&digest, file))).expect("named");
+    (id, digest)
+}
+
+/// Repairs, and does something after it has looked and before it does what is to be done about that.
+fn repair_after(engine: &Engine, what: impl Fn()) -> CheckReport {
+    let progress = |progress: Progress| {
+        if progress.phase == Phase::Files && progress.done == progress.total {
+            what();
+        }
+        ControlFlow::Continue(())
+    };
+    engine.check(&REPAIR, &progress).expect("looks")
+}
+
+#[test]
+fn a_file_that_a_session_goes_on_with_is_not_removed_as_a_stray_one() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let content = bytes(1, 10_000);
+    let (id, digest) = session_with_a_named_file(&engine, &content);
+    let (looked, wait_until_looked) = std::sync::mpsc::channel();
+    let (resumed, wait_until_resumed) = std::sync::mpsc::channel();
+    on(&engine, async |core| {
+        let engine = core.engine();
+        let check = std::thread::spawn(move || {
+            repair_after(&engine, || {
+                // It looks twice, and only once somebody waits for that.
+                let _ = looked.send(());
+                let _ = wait_until_resumed.recv();
+            })
+        });
+        wait_until_looked.recv().expect("it looks");
+        let mut upload = core.resume_upload(&name("a"), id).expect("there");
+        drop(upload.buffer(None).await.expect("a buffer"));
+        resumed.send(()).expect("it waits");
+        drop(resumed);
+        let report = check.join().expect("no panic");
+        upload.finish(digest).await.expect("stored");
+        assert_eq!(report.findings.get(&FindingKind::StrayFile).map(|found| found.count), Some(1));
+        assert_eq!(report.repaired, 0);
+    });
+    assert_eq!(pull(&engine, "a", &digest), Some(content));
+    assert_eq!(found(&check(&engine)), BTreeMap::new());
+}
+
+#[test]
+fn a_file_that_a_session_has_named_in_the_meantime_is_not_removed_as_a_stray_one() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let content = bytes(1, 10_000);
+    let (id, digest) = session_with_a_named_file(&engine, &content);
+    let report = repair_after(&engine, || {
+        on(&engine, async |core| {
+            // Not there any more in the second round.
+            let Ok(upload) = core.resume_upload(&name("a"), id) else { return };
+            upload.finish(digest).await.expect("stored");
+        });
+    });
+    assert_eq!(report.findings.get(&FindingKind::StrayFile).map(|found| found.count), Some(1));
+    assert_eq!((report.repaired, report.left), (0, 0));
+    assert_eq!(pull(&engine, "a", &digest), Some(content));
+}
+
 #[test]
 fn what_rows_say_twice_is_compared() {
     let root = tempfile::tempdir().expect("a directory");
@@ -249,8 +329,17 @@ fn harm() -> impl Strategy<Value = Harm> {
     ]
 }
 
+/// 24 cases, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => ProptestConfig { cases: 24, ..config },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Whatever happens to rows and files: a repair leaves a store that is right, and in which nobody is told that
     /// something is there that is not.

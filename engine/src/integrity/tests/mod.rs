@@ -40,6 +40,7 @@ fn open(root: &Path, direct: bool) -> Engine {
         cache_bytes: 1 << 20,
         buffer_bytes: 32 << 20,
         upload_expiry: Duration::from_secs(3600),
+        quotas: crate::Quotas::default(),
     };
     // Near the time that files get.
     let clock = Arc::new(SteppingClock(AtomicU64::new(Environment::system().clock.now().0)));
