@@ -79,6 +79,8 @@ pub(crate) struct Leases {
     /// Told when a batch of deletions has ended.
     ended: Notify,
     duration_ms: AtomicU64,
+    /// How many were asked for.
+    asked: AtomicU64,
     /// When the current generation began.
     since: Mutex<Timestamp>,
 }
@@ -128,6 +130,7 @@ impl Leases {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             ended: Notify::new(),
             duration_ms: AtomicU64::new(to_ms(LEASE_DEFAULT)),
+            asked: AtomicU64::new(0),
             since: Mutex::new(now),
         }
     }
@@ -146,9 +149,15 @@ impl Leases {
         self.shards[key.shard()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many leases were asked for so far: whether somebody looks for anything.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     /// Takes a lease, and returns when nothing is deleting what it is of; whether that is there is to be seen in a
     /// snapshot that is taken afterwards.
     pub(crate) async fn lease(&self, key: LeaseKey) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.try_lease(key) {
             return;
         }

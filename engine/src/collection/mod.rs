@@ -19,6 +19,7 @@ mod ordered;
 mod report;
 mod retention;
 mod slice;
+mod spell;
 mod strays;
 mod sweep;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::leases::{Batch, LeaseKey};
 use super::mark::{MarkedRepository, Marks};
 use super::report::{ByRepository, CollectionReport};
+use super::spell::Spell;
 use super::{Ages, CollectionHooks, CollectionOptions, Ended, Phase, Progress, Step, Store};
 use crate::layout;
 use crate::metadata::{
@@ -17,13 +18,12 @@ use crate::metadata::{
 };
 use crate::oci::{Digest, RepositoryName, Tag};
 
-/// How long one batch may hold the committer while others write.
+/// How long one batch may hold the committer while others push or pull.
 const BATCH_GOAL: Duration = Duration::from_millis(4);
 
-/// How many times that it may be while nobody else does, and how many times shorter the rest after it: then a batch costs
-/// less for each row, and flushes are fewer. Whoever writes first waits for the rest of one such batch, and finds short ones
-/// after it.
-const ALONE_FACTOR: u32 = 4;
+/// How many times that it may be while nobody else does: then a batch costs less for each row, flushes are fewer, and there
+/// is no rest. Whoever comes first waits for the rest of one such batch, and finds short ones after it.
+const ALONE_FACTOR: u64 = 4;
 
 /// Rows in the first batch: nobody knows yet how long they take.
 pub(crate) const ROWS_FIRST: u64 = 256;
@@ -41,11 +41,11 @@ pub(super) struct Sweep<'c> {
     ages: Ages,
     report: &'c mut CollectionReport,
     by_repository: &'c mut ByRepository,
-    /// Rows of a batch while others write.
+    /// Rows of a batch while others push or pull.
     rows_max: u64,
-    /// The number of the last change of the last batch.
-    sequence: u64,
-    /// Whether nobody else has written between the last two batches.
+    /// At the end of the last batch: the number of the last change, and of leases that were asked for.
+    seen: (u64, u64),
+    /// Whether nobody else has written or looked for anything since the batch before the last one.
     is_alone: bool,
     done: u64,
     total: u64,
@@ -69,7 +69,7 @@ impl<'c> Sweep<'c> {
             report,
             by_repository,
             rows_max: store.rows_first,
-            sequence: 0,
+            seen: (0, 0),
             is_alone: false,
             done: 0,
             total: 0,
@@ -161,9 +161,10 @@ impl<'c> Sweep<'c> {
         let all: Vec<(RepositoryId, Digest)> =
             groups.iter().flat_map(|(id, group)| group.iter().map(|digest| (*id, *digest))).collect();
         let collected = self.commit(batch, rows, move |transaction| {
-            let mut collected = Vec::new();
+            let (mut collected, mut spell) = (Vec::new(), Spell::begin());
             for (id, group) in &groups {
                 transaction.collect_manifests(*id, group, before, &mut collected)?;
+                spell.pause();
             }
             Ok(collected)
         })?;
@@ -240,7 +241,7 @@ impl<'c> Sweep<'c> {
 
     /// Rows of the next batch.
     fn rows(&self) -> u64 {
-        if self.is_alone { self.rows_max * u64::from(ALONE_FACTOR) } else { self.rows_max }
+        if self.is_alone { self.rows_max * ALONE_FACTOR } else { self.rows_max }
     }
 
     /// Commits a batch of so many rows, and rests. `None` where a row of the batch cannot be read, and nothing of it
@@ -272,13 +273,12 @@ impl<'c> Sweep<'c> {
         };
         self.report.longest_batch_us = self.report.longest_batch_us.max(held.as_micros() as u64);
         self.learn(rows, held);
-        self.is_alone = before == self.sequence;
-        self.sequence = after;
+        let asked = self.store.leases.asked();
+        self.is_alone = self.seen == (before, asked);
+        self.seen = (after, asked);
         self.step(Step::Committed)?;
-        let rest = elapsed * self.options.rest_percent / 100;
-        let rest = if self.is_alone { rest / ALONE_FACTOR } else { rest };
-        if !rest.is_zero() {
-            std::thread::sleep(rest);
+        if !self.is_alone && self.options.rest_percent > 0 {
+            std::thread::sleep(elapsed * self.options.rest_percent / 100);
         }
         Ok(Some(answer))
     }
@@ -332,8 +332,10 @@ fn collect_links(
     links: &[(Digest, RepositoryId, Timestamp)],
 ) -> Result<Vec<Collected>, MetadataError> {
     let mut collected = Vec::with_capacity(links.len());
+    let mut spell = Spell::begin();
     for of_digest in links.chunk_by(|(one, ..), (other, ..)| one == other) {
         transaction.collect_blob(of_digest, &mut collected)?;
+        spell.pause();
     }
     Ok(collected)
 }
