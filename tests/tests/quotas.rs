@@ -188,21 +188,33 @@ fn manifests_count_too_and_tags_do_not() {
 #[test]
 fn of_pushes_at_the_same_time_only_as_many_are_let_in_as_fit() {
     let server = start();
+    let content = |n: usize| bytes(&format!("one of many {n}"), 300 * KIB);
     let sessions: Vec<_> = (0..8)
         .map(|n| {
             let client = server.client();
-            let content = bytes(&format!("one of many {n}"), 300 * KIB);
             let session = client.begin_upload(&format!("team/app{n}"));
-            let session = location(&client.patch(&session, &content).expect(202));
-            (client, with_query(&session, "digest", &sha256(&content)))
+            let session = location(&client.patch(&session, &content(n)).expect(202));
+            with_query(&session, "digest", &sha256(&content(n)))
         })
         .collect();
     let ends: Vec<_> = sessions
-        .into_iter()
+        .iter()
+        .map(|end| (server.client(), end.clone()))
         .map(|(client, end)| thread::spawn(move || client.put(end, b"").expect_any(&[201, 413]).status))
         .collect();
     let statuses: Vec<u16> = ends.into_iter().map(|end| end.join().expect("no panic")).collect();
-    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 3, "{statuses:?}");
+    let of_status = |wanted| (0..8).filter(|n| statuses[*n] == wanted).collect::<Vec<usize>>();
+    let (stored, refused) = (of_status(201), of_status(413));
+    assert_eq!(stored.len(), 3, "{statuses:?}");
+    // Those that were refused at the last moment have lost nothing.
+    let client = server.client();
+    for n in stored {
+        client.delete(format!("/v2/team/app{n}/blobs/{}", sha256(&content(n)))).expect(202);
+    }
+    for n in refused.into_iter().take(3) {
+        client.put(&sessions[n], b"").expect(201);
+        client.assert_blob(&format!("team/app{n}"), &sha256(&content(n)), &content(n));
+    }
 }
 
 #[test]

@@ -63,6 +63,14 @@ impl FileSink {
         let writes = Self::writes(core.disk(), expected);
         let file = core.disk().open_to_write(layout::upload(id), writes).await;
         let file = file.map_err(EngineError::disk("opening the file of an upload session"))?;
+        // What is missing would be read as zeros, and the hash, which goes on from where it was, would not notice.
+        let found =
+            file.size().map_err(EngineError::disk("asking for the length of an upload session's file"))?;
+        if found < size {
+            return Err(EngineError::disk("reading the end of an upload session's file")(
+                io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
         Ok(Self::new(core, file, in_use, id, writes, size))
     }
 

@@ -318,6 +318,36 @@ fn dying_between_the_name_and_the_commit_leaves_a_session_that_goes_on() {
 }
 
 #[test]
+fn a_session_whose_file_has_lost_its_end_becomes_no_blob() {
+    for direct_writes in [true, false] {
+        let root = tempfile::tempdir().expect("a directory");
+        let content = content(4 << 20);
+        let digest = ContentHasher::digest(Algorithm::Sha256, &content);
+        let (first, second) = content.split_at(2 << 20);
+        with_engine(root.path(), direct_writes, async |core| {
+            let id = core.start_upload(&repository(), Algorithm::Sha256);
+            let mut upload = core.resume_upload(&repository(), id).expect("free");
+            send(&mut upload, first, true).await;
+            upload.suspend().await.expect("saved");
+            let file = files(&root.path().join("uploads")).pop().expect("a file");
+            let file = std::fs::File::options().write(true).open(file).expect("opens");
+            file.set_len(1 << 20).expect("cut");
+
+            let mut upload = core.resume_upload(&repository(), id).expect("free");
+            assert!(upload.buffer(Some(second.len() as u64)).await.is_err());
+            upload.revert().await.expect("given back");
+            // Nor by an end without more content.
+            let digest_of_first = ContentHasher::digest(Algorithm::Sha256, first);
+            let upload = core.resume_upload(&repository(), id).expect("free");
+            assert!(matches!(upload.finish(digest_of_first).await, Err(FinishError::Engine(_))));
+            for digest in [digest, digest_of_first] {
+                assert_eq!(read(&core, &digest).await, None);
+            }
+        });
+    }
+}
+
+#[test]
 fn a_session_that_waits_takes_no_more_space_than_it_has() {
     use std::os::unix::fs::MetadataExt as _;
     let root = tempfile::tempdir().expect("a directory");

@@ -12,7 +12,8 @@ use crate::engine_core::Core;
 use crate::error::EngineError;
 use crate::layout;
 use crate::metadata::{
-    BlobCommit, INLINE_SIZE_MAX, NewContent, Timestamp, Transaction, UploadContent, UploadId, UploadRecord,
+    BlobCommit, FileId, INLINE_SIZE_MAX, NewContent, Timestamp, Transaction, UploadContent, UploadId,
+    UploadRecord,
 };
 use crate::oci::{Algorithm, ContentHasher, Digest, HashState, RepositoryName};
 
@@ -69,6 +70,8 @@ pub struct UploadWriter {
     /// Buffers given so far: the first ones are small, so that a slow sender holds little memory.
     buffers_given: usize,
     checkpoint_at: u64,
+    /// A row that may have become durable, although its commit failed, has what the file holds: it must not be cut.
+    is_in_doubt: bool,
     /// Set when the session was given back or has ended.
     is_released: bool,
 }
@@ -77,7 +80,7 @@ enum Sink {
     /// Little content, which is stored within the metadata.
     Memory(Vec<u8>),
     /// The file was not opened yet: some requests (status, an empty last one) have no need to.
-    Closed(crate::metadata::FileId),
+    Closed(FileId),
     File(FileSink),
 }
 
@@ -99,6 +102,7 @@ impl UploadWriter {
             sink,
             buffers_given: 0,
             checkpoint_at: found.size + CHECKPOINT_BYTES,
+            is_in_doubt: false,
             is_released: false,
             found,
         }
@@ -265,7 +269,9 @@ impl UploadWriter {
         let in_use = self.in_use();
         let save =
             move |transaction: &mut Transaction<'_>| Ok((transaction.save_upload(id, &saved)?, in_use));
-        self.core.metadata().write(save).await?;
+        let saved = self.core.metadata().write(save).await;
+        self.is_in_doubt = saved.is_err();
+        saved?;
         self.found = record;
         self.is_saved = true;
         Ok(())
@@ -308,9 +314,12 @@ impl UploadWriter {
         }
     }
 
-    /// Ends the request's hold; the session is as the request found it.
+    /// Ends the request's hold; the session is as the request found it. Where it is not known whether what the file holds
+    /// has become durable, it stays: what is behind the session's end is written again by whoever goes on.
     pub async fn revert(mut self) -> Result<(), EngineError> {
-        if let Sink::File(file) = &mut self.sink {
+        if let Sink::File(file) = &mut self.sink
+            && !self.is_in_doubt
+        {
             let is_new = !matches!(self.found.content, UploadContent::File(_));
             if is_new {
                 // What fails here was received by this request, which is being forgotten.
@@ -384,8 +393,8 @@ impl UploadWriter {
         };
         let (repository, size, id) = (self.found.repository.clone(), self.size, self.id);
         let (now, in_use, quota) = (self.core.now(), self.in_use(), self.core.quota(&repository));
-        // Where this fails, it may have become durable all the same (`MetadataError`), so the name stays.
-        let (commit, _in_use) = self
+        // Where this fails, it may have become durable all the same (`MetadataError`), so name and content stay.
+        let committed = self
             .core
             .metadata()
             .write(move |transaction| {
@@ -395,14 +404,14 @@ impl UploadWriter {
                 let commit = transaction.commit_blob(&repository, &digest, size, content, Some(id), now)?;
                 Ok((Ok(commit), in_use))
             })
-            .await
-            .map_err(EngineError::from)?;
+            .await;
+        self.is_in_doubt = committed.is_err();
+        let (commit, _in_use) = committed.map_err(EngineError::from)?;
         let commit = match commit {
             Ok(commit) => commit,
             Err(refusal) => {
                 if let Some(file) = file {
-                    // As where a flush fails: whoever goes on gives it the same name again.
-                    let _ = self.core.disk().remove(layout::blob(&digest, file)).await;
+                    take_name(&self.core, file, &digest).await;
                 }
                 return Err(EngineError::from(refusal).into());
             }
@@ -465,18 +474,25 @@ impl UploadWriter {
 async fn name_file(core: &Core, file: &mut FileSink, digest: &Digest) -> Result<(), EngineError> {
     file.cut().await?;
     let name = layout::blob(digest, file.id());
-    let linked = core.disk().link(layout::upload(file.id()), name.clone()).await;
+    let linked = core.disk().link(layout::upload(file.id()), name).await;
     linked.map_err(EngineError::disk("giving a blob's file its name"))?;
     // The directory's flush is started with the file's: on most filesystems both are one.
     let directory = core.disk().sync_directory(layout::blob_directory(digest));
     let flushed = file.sync().await;
     let named = directory.await.map_err(EngineError::disk("flushing a directory of blobs"));
     if flushed.is_err() || named.is_err() {
-        // Waited for: whoever goes on with the session gives the file the same name again. Where it cannot be removed, it
-        // is one that nothing refers to.
-        let _ = core.disk().remove(name).await;
+        take_name(core, file.id(), digest).await;
     }
     flushed.and(named)
+}
+
+/// Takes back the second name of a file. Waited for: whoever goes on with the session gives it the same name again.
+async fn take_name(core: &Core, file: FileId, digest: &Digest) {
+    let name = layout::blob(digest, file);
+    // Where a file has one name at a time, it gets its first one back; elsewhere it has that. A name that cannot be
+    // removed is one that nothing refers to.
+    let _ = core.disk().link(name.clone(), layout::upload(file)).await;
+    let _ = core.disk().remove(name).await;
 }
 
 impl Drop for UploadWriter {
