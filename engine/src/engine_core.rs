@@ -245,7 +245,7 @@ impl Core {
             self.metadata().write(move |transaction| transaction.replace_file(&digest_of, old, file)).await?;
         if healed {
             tracing::warn!(%digest, "the file of a blob was missing or not whole; a push has healed it");
-            self.remove_later(name);
+            self.remove_later(old, name);
         }
         Ok(healed)
     }
@@ -289,10 +289,13 @@ impl Core {
         &self.0.shared
     }
 
-    /// Removes a file that nothing refers to any more. One that cannot be removed is left to the integrity check.
-    pub(crate) fn remove_later(&self, name: String) {
+    /// Removes a name of a file that nothing refers to any more. One that cannot be removed is left to the integrity
+    /// check, which sees that this one is not.
+    pub(crate) fn remove_later(&self, file: FileId, name: String) {
+        let in_use = self.files_in_use().try_enter(file);
         let removed = self.0.disk.remove(name.clone());
         runtime::spawn(async move {
+            let _in_use = in_use;
             if let Err(error) = removed.await
                 && error.kind() != std::io::ErrorKind::NotFound
             {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
+use crate::eventually;
 use crate::server::{Server, command};
 
 /// A command that has ended.
@@ -74,33 +76,52 @@ pub fn anywhere(arguments: &[&str]) -> Ended {
 
 /// A command that is running. Dropping it kills it.
 #[derive(Debug)]
-pub struct Running(Option<(Vec<String>, Child)>);
+pub struct Running(Option<Started>);
+
+#[derive(Debug)]
+struct Started {
+    arguments: Vec<String>,
+    child: Child,
+    stderr: NamedTempFile,
+}
 
 /// Begins a command on a server, and does not wait for its end.
 #[track_caller]
 pub fn begin(server: &Server, arguments: &[&str]) -> Running {
+    let stderr = NamedTempFile::new().expect("a file");
     let mut command = command();
-    command.args(arguments).arg("--root").arg(server.root());
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    command.args(arguments).arg("--root").arg(server.root()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.stderr(stderr.reopen().expect("a file")).spawn().expect("the program runs");
     let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    Running(Some((arguments, child.expect("the program runs"))))
+    Running(Some(Started { arguments, child, stderr }))
 }
 
 impl Running {
+    /// Waits until it has said `text` on its standard error.
+    #[track_caller]
+    pub fn wait_until_it_says(&self, text: &str) {
+        let started = self.0.as_ref().expect("it has not ended");
+        eventually(text, || {
+            let said = std::fs::read_to_string(&started.stderr).expect("text");
+            said.contains(text).then_some(())
+        });
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn end(mut self) -> Ended {
-        let (arguments, child) = self.0.take().expect("it is taken once");
-        let output = child.wait_with_output().expect("a child can be waited for");
+        let Started { arguments, child, stderr } = self.0.take().expect("it is taken once");
+        let mut output = child.wait_with_output().expect("a child can be waited for");
+        output.stderr = std::fs::read(&stderr).expect("what it says");
         Ended::new(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), output)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some((_, child)) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(started) = &mut self.0 {
+            let _ = started.child.kill();
+            let _ = started.child.wait();
         }
     }
 }

@@ -246,9 +246,7 @@ fn one_collection_runs_at_a_time_and_others_can_wait_for_it() {
     );
     on(&server, &["gc", "--join", "--dry-run"]).expect(3);
     let joined = begin(&server, &["gc", "--join", "--json"]);
-    eventually("nothing but the write", || {
-        (server.private().must(&GetReadOnly {}).running_writes == 1).then_some(())
-    });
+    joined.wait_until_it_says("waiting for the one that");
     write.write(b"0\r\n\r\n").expect("sends");
     write.receive("PATCH").expect("an answer").expect(202);
     let (first, joined) = (first.end().expect(0).json(), joined.end().expect(0).json());

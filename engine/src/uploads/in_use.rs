@@ -32,7 +32,7 @@ enum Use {
 }
 
 /// A file that is in use for as long as this lives: from before it is made or taken up until the row that names it is
-/// committed, or will not be.
+/// committed, or will not be, and what is not needed of it is removed.
 #[derive(Debug)]
 pub(crate) struct InUse {
     files: FilesInUse,
@@ -85,6 +85,12 @@ impl FilesInUse {
         }
     }
 
+    /// Whether no file is in use.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uses().is_empty()
+    }
+
     /// Whether a file is in use.
     pub(crate) fn has(&self, file: FileId) -> bool {
         matches!(self.uses().get(&file), Some(Use::Named(_)))
@@ -134,6 +140,6 @@ mod tests {
         assert!(entering.as_mut().poll(&mut context).is_pending());
         drop(claim);
         assert!(entering.as_mut().poll(&mut context).is_ready());
-        assert!(files.uses().is_empty());
+        assert!(files.is_empty());
     }
 }

@@ -324,8 +324,8 @@ impl UploadWriter {
             if is_new {
                 // What fails here was received by this request, which is being forgotten.
                 let _ = file.drain().await;
-                let name = layout::upload(file.id());
-                self.forget_file(name);
+                let file = file.id();
+                self.forget_file(file);
             } else {
                 file.cut_to(self.found.size).await?;
             }
@@ -345,9 +345,9 @@ impl UploadWriter {
 
     /// Removes the session's file. It is closed first, so that what frees its space is the removal, which nobody waits
     /// for, and not the closing of it.
-    fn forget_file(&mut self, name: String) {
+    fn forget_file(&mut self, file: FileId) {
         self.sink = Sink::Memory(Vec::new());
-        self.core.remove_later(name);
+        self.core.remove_later(file, layout::upload(file));
     }
 
     /// Ends the session: the content, if it has the digest, becomes a blob of the repository.
@@ -419,9 +419,9 @@ impl UploadWriter {
         let was_known = commit == BlobCommit::AlreadyStored;
         if let Some(file) = file {
             let is_used = !was_known || self.core.heal_blob(&digest, size, file).await?;
-            self.forget_file(layout::upload(file));
+            self.forget_file(file);
             if !is_used {
-                self.core.remove_later(layout::blob(&digest, file));
+                self.core.remove_later(file, layout::blob(&digest, file));
             }
         }
         Ok(Committed { digest, size, was_known })
@@ -462,7 +462,7 @@ impl UploadWriter {
             self.core.metadata().write(move |transaction| transaction.remove_upload(id)).await?;
         }
         if let Some(file) = file {
-            self.forget_file(layout::upload(file));
+            self.forget_file(file);
         }
         self.core.sessions().remove(self.id);
         self.is_released = true;

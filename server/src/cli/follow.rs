@@ -44,18 +44,7 @@ impl Follow {
         work: Work,
         progress: &mut Progress,
     ) -> Result<Option<Report>, CommandError> {
-        let running = match registry.call(&StartTask { by: caller(), work: work.clone() }).await {
-            Ok(running) => running,
-            Err(CallError::Failed(failure)) if self.join && failure.reason == Reason::Conflict => {
-                let state = look(registry, work.task(), 0, 0).await?;
-                let Some(running) = state.running.filter(|running| is_alike(&running.work, &work)) else {
-                    return Err(CallError::Failed(failure).into());
-                };
-                progress.say(&format!("waiting for the one that {} has begun", running.by));
-                running
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let running = self.start(registry, work, progress).await?;
         if self.detach {
             progress.say("begun");
             return Ok(None);
@@ -65,6 +54,31 @@ impl Follow {
         match ended?.outcome {
             Outcome::Done(report) => Ok(Some(*report)),
             Outcome::Failed(message) => Err(CommandError::failed(message)),
+        }
+    }
+
+    /// Begins it, or finds one like it that is running.
+    async fn start(
+        &self,
+        registry: &Registry,
+        work: Work,
+        progress: &Progress,
+    ) -> Result<Running, CommandError> {
+        loop {
+            match registry.call(&StartTask { by: caller(), work: work.clone() }).await {
+                Err(CallError::Failed(failure)) if self.join && failure.reason == Reason::Conflict => {
+                    match look(registry, work.task(), 0, 0).await?.running {
+                        Some(running) if is_alike(&running.work, &work) => {
+                            progress.say(&format!("waiting for the one that {} has begun", running.by));
+                            return Ok(running);
+                        }
+                        Some(_) => return Err(CallError::Failed(failure).into()),
+                        // It has ended in the meantime.
+                        None => {}
+                    }
+                }
+                started => return Ok(started?),
+            }
         }
     }
 }

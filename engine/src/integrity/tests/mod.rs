@@ -48,7 +48,16 @@ fn open(root: &Path, direct: bool) -> Engine {
 }
 
 fn on<T>(engine: &Engine, work: impl AsyncFnOnce(Core) -> T) -> T {
-    runtime::run(async { work(engine.core().expect("a ring")).await }).expect("a runtime")
+    let done = async {
+        let core = engine.core().expect("a ring");
+        let done = work(core.clone()).await;
+        // What a push leaves behind is removed a moment later.
+        while !core.files_in_use().is_empty() {
+            runtime::sleep(Duration::from_millis(1)).await;
+        }
+        done
+    };
+    runtime::run(done).expect("a runtime")
 }
 
 fn name(text: &str) -> RepositoryName {

@@ -75,14 +75,17 @@ impl Transaction<'_> {
                 self.tables
                     .repositories
                     .remove(keys::of_repository(id, OfRepository::Identity).as_slice())?;
-                self.state.statistics.repositories -= 1;
+                // Counters may be wrong in a store that needs repair, too.
+                let counters = &mut self.state.statistics;
+                counters.repositories = counters.repositories.saturating_sub(1);
                 self.count(id.namespace(), |usage| {
                     usage.repositories = usage.repositories.saturating_sub(1);
                 })?;
                 let counted = self.remove_orphans_counted(id)?;
-                self.state.statistics.links -= counted.links;
-                self.state.statistics.manifests -= counted.manifests;
-                self.state.statistics.tags -= counted.tags;
+                let counters = &mut self.state.statistics;
+                counters.links = counters.links.saturating_sub(counted.links);
+                counters.manifests = counters.manifests.saturating_sub(counted.manifests);
+                counters.tags = counters.tags.saturating_sub(counted.tags);
                 Ok(())
             }
             _ => {
