@@ -13,8 +13,8 @@ use crate::engine::{Engine, Shared};
 use crate::error::EngineError;
 use crate::layout;
 use crate::metadata::{
-    BlobLocation, BlobRecord, FileId, ManifestRecord, Metadata, RepositoryId, Snapshot, Timestamp,
-    UploadContent, UploadId, UploadRecord,
+    BlobLocation, BlobRecord, FileId, ManifestRecord, Metadata, MetadataError, RepositoryId, Snapshot,
+    Timestamp, UploadContent, UploadId, UploadRecord,
 };
 use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::runtime;
@@ -67,13 +67,21 @@ impl Core {
         repository: RepositoryId,
         digest: &Digest,
     ) -> Result<Option<Blob>, EngineError> {
-        self.lease(repository, digest).await;
+        let is_there = |snapshot: &Snapshot| Ok(snapshot.blob(repository, digest)?.is_some());
+        if !self.lease(repository, digest, is_there).await? {
+            return Ok(None);
+        }
         loop {
             let snapshot = self.metadata().snapshot()?;
             let Some(record) = snapshot.blob(repository, digest)? else { return Ok(None) };
             match self.open(&snapshot, digest, record).await {
                 // Deleted, or healed by another file, since the snapshot was taken.
                 Err(EngineError::Missing(_)) if self.has_changed(digest, record)? => {}
+                // Who is told so may push it again, which heals it.
+                Err(error @ EngineError::Missing(_)) => {
+                    tracing::error!(%error, "the volume has lost a blob");
+                    return Ok(None);
+                }
                 opened => return opened.map(Some),
             }
         }
@@ -82,12 +90,25 @@ impl Core {
     /// Takes a lease of a blob or a manifest: for as long as [`Engine::set_lease`] says, collection leaves it alone in
     /// this repository, with all that it refers to. To be called before a client is told that something is there, by
     /// HEAD or GET, by tag or digest, and before the snapshot is taken that says so: the client may then leave out
-    /// pushing it, and name it in a manifest later. [`Core::open_blob`] and [`Core::manifest`] do all that.
+    /// pushing it, and name it in a manifest later.
     ///
-    /// Costs a look-up in a table in memory, under a lock that is rarely contended. Only where a batch of deletions that
-    /// is being committed has the same content in it, this waits for the end of that batch, some milliseconds.
-    pub async fn lease(&self, repository: RepositoryId, digest: &Digest) {
-        self.0.shared.leases.lease(LeaseKey::new(repository, digest)).await;
+    /// `false`, and no lease, where it is not there: leases of what is asked for in vain would have no bound.
+    ///
+    /// Costs a look-up in a table in memory, under a lock that is rarely contended, and `is_there` where the lease is new.
+    /// Only where a batch of deletions that is being committed has the same content in it, this waits for the end of that
+    /// batch, some milliseconds.
+    async fn lease(
+        &self,
+        repository: RepositoryId,
+        digest: &Digest,
+        is_there: impl FnOnce(&Snapshot) -> Result<bool, MetadataError>,
+    ) -> Result<bool, EngineError> {
+        let (leases, key) = (&self.0.shared.leases, LeaseKey::new(repository, digest));
+        if !leases.is_fresh(key) && !is_there(&self.metadata().snapshot()?)? {
+            return Ok(false);
+        }
+        leases.lease(key).await;
+        Ok(true)
     }
 
     /// A manifest of a repository, and the snapshot that has it, with a lease of it ([`Core::lease`]); `None` where
@@ -97,7 +118,10 @@ impl Core {
         repository: RepositoryId,
         digest: &Digest,
     ) -> Result<Option<(Snapshot, ManifestRecord)>, EngineError> {
-        self.lease(repository, digest).await;
+        let is_there = |snapshot: &Snapshot| Ok(snapshot.manifest(repository, digest)?.is_some());
+        if !self.lease(repository, digest, is_there).await? {
+            return Ok(None);
+        }
         let snapshot = self.metadata().snapshot()?;
         let manifest = snapshot.manifest(repository, digest)?;
         // One that was found damaged is not there, for those who would push it again.

@@ -4,6 +4,9 @@
 //! that needs it. Nothing in the metadata says that this is going on. So whoever tells a client that content is there
 //! takes a **lease** of it first, and collection leaves alone what is leased. Leases live in memory, as hashes, in two
 //! generations that are exchanged from time to time: a lease lives for [`Leases::duration`] at least and twice that at most.
+//! In a repository with an upload session that was begun in that time, it lives for as long as that session is open: a
+//! push that takes long may need it at its end. Sessions that were begun later need it not, or else the garbage of a
+//! repository that is always pushed to would stay for ever.
 //!
 //! # Why no lease and no deletion miss each other
 //!
@@ -19,7 +22,7 @@
 //! ([`LEASES_MAX`]), whose keys then all count as leased for as long as its generation lives. So do all keys for one
 //! duration after the start, as nobody knows what clients were told before it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -89,6 +92,8 @@ pub(crate) struct Leases {
 struct Shard {
     current: Generation,
     previous: Generation,
+    /// Of older generations.
+    kept: Kept,
     /// What is being deleted.
     doomed: HashSet<LeaseKey>,
 }
@@ -98,15 +103,53 @@ struct Generation {
     keys: HashSet<LeaseKey>,
     /// More than there is room for, or not known: every key counts as leased.
     is_full: bool,
-    /// The same, for the keys of these repositories.
-    full_for: HashSet<u16>,
+}
+
+/// Leases that live on for the sessions that were open when their generation ended, each with when that was.
+#[derive(Debug, Default)]
+struct Kept {
+    keys: HashMap<LeaseKey, Timestamp>,
+    /// More than there is room for, or not known: every key of these repositories.
+    all: HashMap<u16, Timestamp>,
+}
+
+/// The repositories that are pushed to, each with when the oldest of its open sessions was begun.
+type Pushes = HashMap<u16, Timestamp>;
+
+impl Kept {
+    fn holds(&self, key: LeaseKey) -> bool {
+        self.keys.contains_key(&key) || !self.all.is_empty() && self.all.contains_key(&key.repository_bits())
+    }
+
+    /// Forgets what no session needs any more.
+    fn forget(&mut self, pushes: &Pushes) {
+        let is_needed =
+            |repository: u16, ended: Timestamp| pushes.get(&repository).is_some_and(|begun| *begun < ended);
+        self.keys.retain(|key, ended| is_needed(key.repository_bits(), *ended));
+        self.all.retain(|repository, ended| is_needed(*repository, *ended));
+    }
+
+    /// Keeps, of a generation that ends now, what is in repositories that are pushed to.
+    fn keep(&mut self, ended: Generation, pushes: &Pushes, now: Timestamp) {
+        if ended.is_full {
+            self.all.extend(pushes.keys().map(|repository| (*repository, now)));
+        }
+        for key in ended.keys {
+            let repository = key.repository_bits();
+            if !pushes.contains_key(&repository) {
+                continue;
+            }
+            match self.keys.len() < LEASES_MAX / SHARDS {
+                true => self.keys.insert(key, now),
+                false => self.all.insert(repository, now),
+            };
+        }
+    }
 }
 
 impl Generation {
     fn holds(&self, key: LeaseKey) -> bool {
-        self.is_full
-            || self.keys.contains(&key)
-            || !self.full_for.is_empty() && self.full_for.contains(&key.repository_bits())
+        self.is_full || self.keys.contains(&key)
     }
 
     fn insert(&mut self, key: LeaseKey) {
@@ -152,6 +195,11 @@ impl Leases {
     /// How many leases were asked for so far: whether somebody looks for anything.
     pub(super) fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether a lease was taken a short while ago, or none has to be taken: a look at what it is of can be left out.
+    pub(crate) fn is_fresh(&self, key: LeaseKey) -> bool {
+        self.duration() == 0 || self.shard(key).current.keys.contains(&key)
     }
 
     /// Takes a lease, and returns when nothing is deleting what it is of; whether that is there is to be seen in a
@@ -205,32 +253,35 @@ impl Leases {
     }
 
     /// Lets a new generation begin, where the current one is old enough, and forgets the one before it: except the
-    /// leases in these repositories, in which pushes are going on.
-    pub(crate) fn rotate(&self, now: Timestamp, pushed_to: impl IntoIterator<Item = RepositoryId>) {
+    /// leases in these repositories, which are pushed to, each with when the oldest of its open sessions was begun.
+    pub(crate) fn rotate(
+        &self,
+        now: Timestamp,
+        pushed_to: impl IntoIterator<Item = (RepositoryId, Timestamp)>,
+    ) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if now.0 < since.0.saturating_add(self.duration()) {
             return;
         }
         *since = now;
-        let pushed_to: HashSet<u16> = pushed_to.into_iter().map(repository_bits).collect();
+        let mut pushes = Pushes::new();
+        for (repository, begun) in pushed_to {
+            let oldest = pushes.entry(repository_bits(repository)).or_insert(begun);
+            *oldest = begun.min(*oldest);
+        }
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let current = std::mem::take(&mut shard.current);
             let forgotten = std::mem::replace(&mut shard.previous, current);
-            let full_for = |bits: &&u16| forgotten.is_full || forgotten.full_for.contains(bits);
-            shard.current.full_for = pushed_to.iter().filter(full_for).copied().collect();
-            for key in forgotten.keys {
-                if pushed_to.contains(&key.repository_bits()) {
-                    shard.current.insert(key);
-                }
-            }
+            shard.kept.forget(&pushes);
+            shard.kept.keep(forgotten, &pushes, now);
         }
     }
 }
 
 impl Shard {
     fn holds(&self, key: LeaseKey) -> bool {
-        self.current.holds(key) || self.previous.holds(key)
+        self.current.holds(key) || self.previous.holds(key) || self.kept.holds(key)
     }
 }
 
@@ -299,19 +350,38 @@ mod tests {
     }
 
     #[test]
-    fn leases_live_on_in_repositories_that_are_pushed_to() {
-        let leases = settled();
-        assert!(leases.try_lease(key(1, 1)) && leases.try_lease(key(2, 1)));
-        for hour in 2..6 {
-            leases.rotate(Timestamp(hour * HOUR), [RepositoryId(1)]);
+    fn leases_live_on_for_sessions_that_are_open() {
+        let push = [(RepositoryId(1), Timestamp(HOUR + 5))];
+        // What is leased; and what is not known, after the start.
+        for leases in [settled(), Leases::new(Timestamp(HOUR))] {
+            if !leases.is_leased(key(1, 1)) {
+                assert!(leases.try_lease(key(1, 1)) && leases.try_lease(key(2, 1)));
+            }
+            for hour in 2..6 {
+                leases.rotate(Timestamp(hour * HOUR), push);
+            }
+            assert!(leases.is_leased(key(1, 1)) && !leases.is_leased(key(2, 1)));
+            leases.rotate(Timestamp(6 * HOUR), []);
+            assert!(!leases.is_leased(key(1, 1)));
         }
-        assert!(leases.is_leased(key(1, 1)) && !leases.is_leased(key(2, 1)));
-        // So does what is not known, in the repositories in which pushes go on.
-        let leases = Leases::new(Timestamp(0));
-        for hour in 1..6 {
-            leases.rotate(Timestamp(hour * HOUR), [RepositoryId(1)]);
+    }
+
+    #[test]
+    fn sessions_that_were_begun_later_keep_no_old_leases() {
+        for leases in [settled(), Leases::new(Timestamp(HOUR))] {
+            if !leases.is_leased(key(1, 1)) {
+                assert!(leases.try_lease(key(1, 1)));
+            }
+            // There is always one that is half an hour old.
+            let push = |hour: u64| [(RepositoryId(1), Timestamp(hour * HOUR - HOUR / 2))];
+            for hour in 2..4 {
+                leases.rotate(Timestamp(hour * HOUR), push(hour));
+            }
+            // One that is taken in between has its own time.
+            assert!(leases.try_lease(key(1, 2)));
+            leases.rotate(Timestamp(4 * HOUR), push(4));
+            assert!(!leases.is_leased(key(1, 1)) && leases.is_leased(key(1, 2)));
         }
-        assert!(leases.is_leased(key(1, 1)) && !leases.is_leased(key(2, 1)));
     }
 
     #[test]

@@ -219,11 +219,11 @@ impl Store<'_> {
     /// Lets old leases end, except in repositories that are pushed to.
     pub(crate) fn rotate_leases(&self, now: Timestamp) -> Result<(), MetadataError> {
         let snapshot = self.metadata.snapshot()?;
-        let mut repositories: Vec<RepositoryId> = Vec::new();
-        for name in self.pushes()?.keys() {
-            repositories.extend(snapshot.repository(name)?);
+        let mut pushed_to: Vec<(RepositoryId, Timestamp)> = Vec::new();
+        for (name, begun) in self.pushes()? {
+            pushed_to.extend(snapshot.repository(&name)?.map(|id| (id, begun)));
         }
-        self.leases.rotate(now, repositories);
+        self.leases.rotate(now, pushed_to);
         Ok(())
     }
 

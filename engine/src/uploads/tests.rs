@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::collection::LeaseKey;
 use crate::metadata::{INLINE_SIZE_MAX, Timestamp, UploadId};
 use crate::oci::{Algorithm, ContentHasher, Digest, RepositoryName};
 use crate::{
@@ -283,6 +284,9 @@ fn a_push_heals_a_blob_whose_file_is_gone_or_cut() {
     with_engine(root.path(), true, async |core| {
         for harm in harms {
             files(&root.path().join("blobs")).iter().for_each(|file| harm(file));
+            if files(&root.path().join("blobs")).is_empty() {
+                assert_eq!(read(&core, &digest).await, None, "whoever is told so pushes it again");
+            }
             let mut upload = core.upload_at_once(&repository(), Algorithm::Sha256);
             send(&mut upload, &bytes, true).await;
             upload.finish(digest).await.expect("stored");
@@ -345,6 +349,54 @@ fn a_session_whose_file_has_lost_its_end_becomes_no_blob() {
             }
         });
     }
+}
+
+#[test]
+fn an_upload_that_ends_when_the_registry_is_read_only_is_kept() {
+    for (direct_writes, size) in [(true, 3 << 20), (false, 3 << 20), (true, 100)] {
+        let root = tempfile::tempdir().expect("a directory");
+        let bytes = content(size);
+        let digest = ContentHasher::digest(Algorithm::Sha512, &bytes);
+        let (first, second) = bytes.split_at(size / 2);
+        with_engine(root.path(), direct_writes, async |core| {
+            let id = core.start_upload(&repository(), Algorithm::Sha256);
+            let mut upload = core.resume_upload(&repository(), id).expect("free");
+            send(&mut upload, first, true).await;
+            upload.suspend().await.expect("saved");
+            let mut upload = core.resume_upload(&repository(), id).expect("free");
+            send(&mut upload, second, true).await;
+            // Comes after the last look of whoever receives.
+            let held =
+                core.hold_writes("jane".into(), "a test".into(), Duration::from_secs(60), Duration::ZERO);
+            held.await.expect("saved").expect("nobody else");
+            assert!(matches!(upload.finish(digest).await, Err(FinishError::Held(_))));
+            assert!(read(&core, &digest).await.is_none());
+            assert_eq!(core.upload_size(&repository(), id).expect("there"), size as u64);
+
+            core.release_writes(None).await.expect("saved").expect("whoever it is");
+            let upload = core.resume_upload(&repository(), id).expect("free");
+            upload.finish(digest).await.expect("stored");
+            assert!(read(&core, &digest).await == Some(bytes.clone()));
+        });
+    }
+}
+
+#[test]
+fn what_is_asked_for_in_vain_is_not_leased() {
+    let root = tempfile::tempdir().expect("a directory");
+    let bytes = content(100_000);
+    let [digest, other] = [&bytes[..], b"not there"].map(|it| ContentHasher::digest(Algorithm::Sha256, it));
+    with_engine(root.path(), true, async |core| {
+        let mut upload = core.upload_at_once(&repository(), Algorithm::Sha256);
+        send(&mut upload, &bytes, true).await;
+        upload.finish(digest).await.expect("stored");
+        let id = core.metadata().snapshot().expect("open").repository(&repository()).expect("readable");
+        let id = id.expect("there");
+        let is_leased = |digest| core.shared().leases.is_fresh(LeaseKey::new(id, digest));
+        assert!(core.open_blob(id, &digest).await.expect("readable").is_some() && is_leased(&digest));
+        assert!(core.open_blob(id, &other).await.expect("readable").is_none() && !is_leased(&other));
+        assert!(core.manifest(id, &other).await.expect("readable").is_none() && !is_leased(&other));
+    });
 }
 
 #[test]

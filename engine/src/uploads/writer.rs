@@ -16,6 +16,7 @@ use crate::metadata::{
     UploadRecord,
 };
 use crate::oci::{Algorithm, ContentHasher, Digest, HashState, RepositoryName};
+use crate::read_only::{Hold, WriteStage};
 
 /// A session that is being received is made durable, and its offset remembered, whenever this much has come: what
 /// a client loses when the machine fails is at most that.
@@ -32,6 +33,9 @@ pub enum FinishError {
         /// What the content has.
         actual: Digest,
     },
+    /// The registry became read-only, and the time for writes that were running is over; the session has all that came.
+    #[error("the registry is read-only")]
+    Held(Arc<Hold>),
     /// The store failed; the session is as it was.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -367,6 +371,10 @@ impl UploadWriter {
                 self.cancel().await?;
                 Err(error)
             }
+            Err(error @ FinishError::Held(_)) => {
+                self.suspend().await?;
+                Err(error)
+            }
             Err(error) => {
                 self.revert().await?;
                 Err(error)
@@ -383,11 +391,17 @@ impl UploadWriter {
             self.open_file(Some(0)).await?;
         }
         self.core.check_quota(&self.found.repository, Some(&digest), self.size)?;
+        self.core.check_write(WriteStage::Running).map_err(FinishError::Held)?;
         let (content, file) = match &mut self.sink {
             Sink::Memory(content) => (NewContent::Inline(Bytes::from(std::mem::take(content))), None),
             Sink::Closed(_) => unreachable!("opened above"),
             Sink::File(file) => {
                 name_file(&self.core, file, &digest).await?;
+                // That may have taken long.
+                if let Err(hold) = self.core.check_write(WriteStage::Running) {
+                    take_name(&self.core, file.id(), &digest).await;
+                    return Err(FinishError::Held(hold));
+                }
                 (NewContent::File(file.id()), Some(file.id()))
             }
         };
@@ -418,6 +432,8 @@ impl UploadWriter {
         };
         let was_known = commit == BlobCommit::AlreadyStored;
         if let Some(file) = file {
+            // Where healing fails, it may have become durable all the same, too.
+            self.is_in_doubt = true;
             let is_used = !was_known || self.core.heal_blob(&digest, size, file).await?;
             self.forget_file(file);
             if !is_used {

@@ -189,6 +189,7 @@ impl From<FinishError> for Refusal {
     fn from(error: FinishError) -> Self {
         match error {
             FinishError::Digest { .. } => Self::bad_request(Code::DigestInvalid, error.to_string()),
+            FinishError::Held(hold) => hold.into(),
             FinishError::Engine(error) => error.into(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::metadata::{BlobRecord, UploadId};
+use engine::metadata::UploadId;
 use engine::oci::{Algorithm, Digest, RepositoryName};
 use engine::{ResumeError, UploadWriter, WriteStage, runtime};
 use http::header::{CONTENT_RANGE, ETAG, LOCATION, RANGE};
@@ -88,7 +88,9 @@ impl Call<'_, '_> {
         let Some(source) = readable.next() else { return Ok(None) };
         let snapshot = self.core.metadata().snapshot()?;
         let Some(from) = snapshot.repository(&source)? else { return Ok(None) };
-        let Some(BlobRecord { size, .. }) = snapshot.blob(from, &digest)? else { return Ok(None) };
+        // Opened, as what the volume has lost cannot be used by anybody.
+        let Some(blob) = self.core.open_blob(from, &digest).await? else { return Ok(None) };
+        let size = blob.size;
         let (target, now, authority) = (name.clone(), self.core.now(), self.shared.authority.clone());
         let quota = self.core.quota(name);
         let is_mounted = self
@@ -205,10 +207,6 @@ impl Call<'_, '_> {
     ) -> Result<Response, Refusal> {
         upload.expect_algorithm(digest.algorithm());
         let upload = self.receive_whole(upload, Some(&digest)).await?;
-        if let Err(hold) = self.core.check_write(WriteStage::Running) {
-            upload.suspend().await?;
-            return Err(hold.into());
-        }
         let name = upload.repository().clone();
         // While the body came, the namespace may have begun to go.
         if let Err(refusal) = self.require_storable(&name) {
