@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use crate::integrity::Turns;
 use crate::layout::{self, RootError};
 use crate::metadata::{
-    self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadContent, UploadId,
+    self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadContent, UploadId, readable,
 };
 use crate::oci::RepositoryName;
 use crate::quotas::Quotas;
@@ -90,9 +90,24 @@ pub(crate) struct Shared {
 }
 
 impl Engine {
-    /// Opens the store below the options' root, making it where there is none. What this takes does not grow with
-    /// the number of blobs.
+    /// Opens the store below the options' root, making it where there is none, and removes what unfinished uploads have
+    /// left. What this takes does not grow with the number of blobs.
     pub fn open(options: EngineOptions, environment: Environment) -> Result<Self, OpenError> {
+        let engine = Self::assemble(options, environment)?;
+        engine.remove_stray_uploads()?;
+        Ok(engine)
+    }
+
+    /// Opens a store that there is, and removes nothing: for those who look at one that is stopped.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`]; and there is no store, in which case nothing was made.
+    pub fn open_existing(options: EngineOptions, environment: Environment) -> Result<Self, OpenError> {
+        layout::look_for_metadata(&options.root)?;
+        Self::assemble(options, environment)
+    }
+
+    fn assemble(options: EngineOptions, environment: Environment) -> Result<Self, OpenError> {
         let root = layout::prepare(&options.root)?;
         let root_path = || options.root.display().to_string();
         let volume = LocalVolume::open(root.directory, layout::PROBE, options.direct_writes)
@@ -124,9 +139,7 @@ impl Engine {
             integrity: Turns::default(),
             _lock: root.lock,
         };
-        let engine = Self(Arc::new(shared));
-        engine.remove_stray_uploads()?;
-        Ok(engine)
+        Ok(Self(Arc::new(shared)))
     }
 
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
@@ -163,7 +176,8 @@ impl Engine {
     /// Collects garbage, by the rules of `options`: what no tag leads to, what nothing needs, and what nothing names.
     /// Takes the calling thread until the end, so it is called on one of its own; pulls and pushes go on beside it.
     ///
-    /// What it has done is in the report, also where it failed on the way, and is remembered ([`Engine::collections`]).
+    /// What it has done is in the report, also where it failed on the way, and is remembered ([`Engine::collections`]) where
+    /// it was no dry run.
     ///
     /// # Errors
     /// It has not begun: another one is running, writing could not be paused, or the metadata cannot be read.
@@ -175,7 +189,7 @@ impl Engine {
         self.0.store().collect(options, hooks)
     }
 
-    /// The reports of the last 20 collections, dry runs among them, newest first.
+    /// The reports of the last 20 collections, newest first. Dry runs are not remembered.
     pub fn collections(&self) -> Result<Vec<CollectionReport>, MetadataError> {
         let texts = self.0.metadata.snapshot()?.collections()?;
         // One of a later version that cannot be read is left out.
@@ -199,17 +213,15 @@ impl Engine {
     fn remove_stray_uploads(&self) -> Result<(), OpenError> {
         let directory = self.0.options.root.join(layout::UPLOADS);
         let at = |source| RootError::Io { path: directory.display().to_string(), source };
-        let snapshot = self.0.metadata.snapshot();
-        let uploads = snapshot.and_then(|snapshot| snapshot.uploads()?.collect::<Result<Vec<_>, _>>());
-        let uploads =
-            uploads.map_err(|source| OpenError::Metadata { path: layout::METADATA.into(), source })?;
-        let known: HashSet<String> = uploads
-            .into_iter()
-            .filter_map(|(_, record)| match record.content {
-                UploadContent::File(file) => Some(file.to_string()),
-                UploadContent::Inline(_) => None,
-            })
-            .collect();
+        let known = match self.files_of_uploads() {
+            Ok(known) => known,
+            Err(error @ MetadataError::Row { .. }) => {
+                // The session that cannot be read may have any of them.
+                tracing::warn!(path = %directory.display(), %error, "an upload session cannot be read: no file of uploads is removed");
+                return Ok(());
+            }
+            Err(source) => return Err(OpenError::Metadata { path: layout::METADATA.into(), source }),
+        };
         for entry in std::fs::read_dir(&directory).map_err(at)? {
             let entry = entry.map_err(at)?;
             if !entry.file_name().to_str().is_some_and(|name| known.contains(name))
@@ -219,6 +231,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The names of the files that the upload sessions have.
+    fn files_of_uploads(&self) -> Result<HashSet<String>, MetadataError> {
+        let mut files = HashSet::new();
+        for upload in self.0.metadata.snapshot()?.uploads()? {
+            if let UploadContent::File(file) = upload?.1.content {
+                files.insert(file.to_string());
+            }
+        }
+        Ok(files)
     }
 }
 
@@ -278,14 +301,15 @@ impl Core {
         Ok(())
     }
 
-    /// All upload sessions, and their repositories.
+    /// All upload sessions that can be read, and their repositories.
     pub fn uploads(&self) -> Result<BTreeMap<UploadId, RepositoryName>, EngineError> {
         // The memory first: a session is in the metadata before it leaves the memory.
         let mut uploads: BTreeMap<UploadId, RepositoryName> =
             self.sessions().repositories().into_iter().collect();
         for upload in self.metadata().snapshot()?.uploads()? {
-            let (id, record) = upload?;
-            uploads.insert(id, record.repository);
+            if let Some((id, record)) = readable(upload)? {
+                uploads.insert(id, record.repository);
+            }
         }
         Ok(uploads)
     }

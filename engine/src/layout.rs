@@ -78,6 +78,11 @@ pub enum RootError {
         "another process has {0} open; a root belongs to one registry at a time: stop the other one, or give this one another --root"
     )]
     Locked(String),
+    /// It is no registry's.
+    #[error(
+        "there is no {0}: say by --root where the registry's root is, or, where it has lost that file, put it back or rebuild it from its export"
+    )]
+    NoMetadata(String),
     /// It cannot be made, read or written.
     #[error("cannot use {path} as the root: {source}; it must be a directory that this user can write to")]
     Io {
@@ -95,6 +100,17 @@ pub struct Root {
     pub directory: std::os::fd::OwnedFd,
     /// Closed last.
     pub lock: File,
+}
+
+/// An error where `root` has no metadata; for those who must not make an empty registry there.
+pub fn look_for_metadata(root: &Path) -> Result<(), RootError> {
+    let path = root.join(METADATA);
+    let text = path.display().to_string();
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RootError::NoMetadata(text)),
+        Err(source) => Err(RootError::Io { path: text, source }),
+    }
 }
 
 /// Makes what is missing of the layout below `root`, and locks it.

@@ -159,7 +159,7 @@ fn what_nothing_keeps_goes_and_all_else_stays() {
     assert_eq!(again["removed"]["manifests"]["count"], 0);
 
     let history = answer(&server, &["gc", "--history"]);
-    assert_eq!(history, json!([again, done, planned]));
+    assert_eq!(history, json!([again, done]), "a dry run is none of what was done");
     let text = on(&server, &["gc", "--history"]).expect(0).stdout;
     assert!(text.contains("removed: 6 ") && text.contains("writing was paused for"), "{text}");
     let metrics = String::from_utf8(client.get("/metrics").expect(200).body).expect("text");
@@ -204,6 +204,15 @@ fn retention_keeps_the_last_tags() {
     assert_eq!(planned["removed"], done["removed"]);
     assert_eq!(client.tags("ci/app"), ["c", "d", "v1"]);
     assert_eq!(client.tags("team/app").len(), 5);
+    // Signatures that are kept in another repository than what they are of.
+    let signature_of = |digest: &str| format!("{}.sig", digest.replace(':', "-"));
+    let image = client.push_image("team/app", "signed", "signed");
+    let (kept, gone) = (signature_of(&image.digest()), signature_of(&sha256(b"nothing")));
+    for tag in [&kept, &gone] {
+        client.push_image("ci/signatures", tag, tag);
+    }
+    assert_eq!(answer(&server, &["gc"])["removed"]["tags"]["count"], 1);
+    assert_eq!(client.tags("ci/signatures"), [kept]);
 }
 
 /// A client in the middle of a PATCH: writing cannot be paused before it ends.
@@ -366,9 +375,19 @@ fn a_stopped_root_can_be_collected() {
     assert_eq!(done["removed"]["manifests"]["count"], 3);
     server.restart();
     assert_whole(&server.client(), "team/app", "v1", &content.multi);
-    assert_eq!(answer(&server, &["gc", "--history"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(answer(&server, &["gc", "--history"]).as_array().map(Vec::len), Some(1));
     let nowhere = on_root(Path::new("/nowhere/at/all"), &["gc", "--offline"]).expect(1);
     assert!(nowhere.stderr.contains("there is no directory /nowhere/at/all"), "{nowhere:?}");
+    // A directory that is no registry's stays as it is.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let digest = sha256(b"anything");
+    for command in
+        [&["gc", "--dry-run"][..], &["gc"], &["gc", "--history"], &["du"], &["fsck"], &["why", &digest]]
+    {
+        let ended = on_root(elsewhere.path(), &[command, &["--offline"]].concat()).expect(1);
+        assert!(ended.stderr.contains("metadata.redb: say by --root"), "{ended:?}");
+        assert_eq!(fs::read_dir(elsewhere.path()).expect("a directory").count(), 0, "{command:?}");
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn who_may_administer_by_token_and_who_may_not() {
     call(&job, "uploads/cancel", &json!({"id": "x".repeat(100_000)})).expect(400);
     job.send_call(Request::new("GET", "/admin/v1/read-only/get")).expect(400);
     // Tags and rules are the component's, and nobody's else.
-    call(&job, "tags/list", &json!({"caller": "unrestricted"})).expect(404);
+    call(&job, "tags/list", &json!({"caller": {"unrestricted": {"name": "jane"}}})).expect(404);
     call(&job, "rules/set", &json!({"rules": []})).expect(404);
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tests::administer::{answer, on, on_root};
+use tests::administer::{answer, begin, on, on_root};
 use tests::client::{location, with_query};
 use tests::content::{bytes, sha256};
 use tests::eventually;
@@ -74,6 +74,14 @@ fn a_scrub_goes_on_beside_its_command_and_can_be_stopped() {
         let again = on(&server, &["scrub", "--rate", "0", "--json"]);
         (again.code != Some(3)).then(|| again.expect(0))
     });
+    // Whoever waits for one that is stopped does not take it for a whole one.
+    let slow = begin(&server, &["scrub", "--rate", "1", "--json"]);
+    eventually("a scrub that runs", || {
+        (on(&server, &["scrub", "--stop"]).expect(0).stderr != "scrub: none is running\n").then_some(())
+    });
+    let stopped = slow.end().expect(1);
+    assert!(stopped.stderr.contains("the scrub was stopped before its end"), "{stopped:?}");
+    assert_eq!(stopped.json()["endedAtMs"], Value::Null);
     server.client().assert_blob("team/app", &digest, &bytes("slow", 5_000_000));
 }
 
@@ -105,6 +113,35 @@ fn rows_and_files_are_compared_and_repaired() {
     client.assert_blob("team/app", &digest, &bytes("lost", 100_000));
     client.assert_manifest("team/app", "v1", &image);
     assert_eq!(answer(&server, &["fsck"])["left"], 0);
+}
+
+#[test]
+fn checksums_of_the_metadata_are_compared_before_a_stopped_root_is_opened() {
+    let mut server = Server::start();
+    let client = server.client();
+    let image = client.push_image("team/of-some-length", "v1", "summed");
+    // What a process leaves that was killed is no damage.
+    server.kill();
+    let found = on(&server, &["fsck", "--offline", "--json"]).expect(0);
+    assert!(found.stderr.contains("comparing it with its checksums"), "{found:?}");
+    assert_eq!(found.json()["left"], 0);
+    server.restart();
+    server.client().assert_manifest("team/of-some-length", "v1", &image);
+    assert!(server.stop().success());
+
+    let path = server.root().join("metadata.redb");
+    let whole = fs::read(&path).expect("a file");
+    let name = b"team/of-some-length";
+    for at in whole.windows(name.len()).enumerate().filter(|(_, part)| part == name).map(|(at, _)| at) {
+        let mut damaged = fs::read(&path).expect("a file");
+        damaged[at + name.len() - 1] ^= 1;
+        fs::write(&path, damaged).expect("a file");
+    }
+    for repair in [&[][..], &["--repair"]] {
+        let ended = on(&server, &[&["fsck", "--offline"][..], repair].concat()).expect(6);
+        assert!(ended.stderr.contains("metadata.redb cannot be used"), "{ended:?}");
+        assert!(ended.stderr.contains("rebuild it from its export"), "{ended:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! them side by side: manifests with the tags that point at them, links of blobs with the references to them. What
 //! is held in memory is the manifests of one repository that have no tag, and what was found.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -11,7 +12,7 @@ use super::keepers::Keepers;
 use super::leases::{LeaseKey, Leases};
 use super::ordered::Ordered;
 use super::report::{ByRepository, CollectionReport};
-use super::retention::rule_for;
+use super::retention::{Subject, rule_for};
 use super::slice::Slice;
 use super::{Ages, CollectionOptions};
 use crate::metadata::{
@@ -93,11 +94,28 @@ impl Untagged {
 }
 
 impl Marker<'_> {
-    /// Marks what the repositories do not need.
+    /// Marks what the repositories do not need. One that cannot be read as a whole is left out.
     pub(super) fn mark(&mut self, report: &mut CollectionReport) -> Result<Marks, MarkError> {
         let mut marks = Marks::default();
         for repository in self.snapshot.repositories("", None)? {
-            self.mark_repository(repository?, &mut marks, report)?;
+            let repository = match repository {
+                Err(error @ MetadataError::Row { .. }) => {
+                    report.error(format!("a repository was left out, as its name cannot be read: {error}"));
+                    continue;
+                }
+                repository => repository?,
+            };
+            let name = repository.name.clone();
+            let marked = marks.links.lens();
+            match self.mark_repository(repository, &mut marks, report) {
+                // What cannot be read may be what needs the rest, so nothing of the repository goes. What it shares with
+                // others stays, too: the rows of the digests say that it has it.
+                Err(MarkError::Metadata(error @ MetadataError::Row { .. })) => {
+                    marks.links.cut(marked);
+                    report.error(format!("{name} was left out, as a row of it cannot be read: {error}"));
+                }
+                marked => marked?,
+            }
         }
         marks.links.sort();
         Ok(marks)
@@ -150,7 +168,9 @@ impl Marker<'_> {
     ) -> Result<Vec<(Tag, TagRecord)>, MarkError> {
         let Some(rule) = rule_for(&self.options.retention, name) else { return Ok(Vec::new()) };
         let tags = self.snapshot.tags(id, None)?.collect::<Result<Vec<_>, _>>()?;
-        let is_there = |digest: &Digest| Ok(self.snapshot.manifest(id, digest)?.is_some());
+        // Signatures may be kept in another repository than what they are of.
+        let is_there =
+            |subject: &Subject| Ok(self.snapshot.has_manifest_like(subject.algorithm, &subject.value)?);
         rule.expired(tags, self.ages.now, self.ages.pushed_before, is_there)
     }
 
@@ -284,8 +304,8 @@ impl Marker<'_> {
         Ok(holds_more)
     }
 
-    /// Looks at all that is stored: adds contents that are linked nowhere to the marks, and counts what would be
-    /// removed, as far as it is in the slice.
+    /// Looks at all that is stored: adds contents that are linked nowhere to the marks, and damage of what nobody has, and
+    /// counts what would be removed, as far as it is in the slice.
     pub(super) fn mark_contents(
         &mut self,
         marks: &mut Marks,
@@ -300,18 +320,30 @@ impl Marker<'_> {
         let mut dead_links = Ahead::new(marks.links.iter().map(Ok::<_, MetadataError>))?;
         let mut dead_manifests = Ahead::new(manifests.iter().map(Ok::<_, MetadataError>))?;
         let mut orphans = Ordered::default();
-        let mut rows = Ahead::new(self.snapshot.digest_rows()?)?;
+        let nameless = Cell::new(0u64);
+        // A row that does not even say of which digest it is.
+        let digest_rows = self.snapshot.digest_rows()?.filter(|row| {
+            let is_nameless = matches!(row, Err(MetadataError::Row { .. }));
+            nameless.set(nameless.get() + u64::from(is_nameless));
+            !is_nameless
+        });
+        let mut rows = Ahead::new(digest_rows)?;
         while let Some((digest, first)) = rows.take_if(|_| true)? {
             self.row()?;
             let stored = match first {
                 DigestRow::Stored(record) => Some(record),
-                DigestRow::Linked(_) | DigestRow::Manifest(_) => None,
+                DigestRow::Linked(_) | DigestRow::Manifest(_) | DigestRow::Unreadable => None,
             };
+            let mut is_unreadable = first == DigestRow::Unreadable;
             let size = stored.map_or(0, |record| record.size);
             let is_meant = self.slice.has(&digest);
             let (mut holders, mut leaving) = (u64::from(stored.is_none()), 0);
-            while rows.take_if(|(next, _)| *next == digest)?.is_some() {
+            while let Some((_, row)) = rows.take_if(|(next, _)| *next == digest)? {
                 holders += 1;
+                is_unreadable |= row == DigestRow::Unreadable;
+            }
+            if is_unreadable {
+                report.error(format!("{digest} was left out, as a row about it cannot be read"));
             }
             while let Some((_, repository)) = dead_links.take_if(|(next, _)| *next <= digest)? {
                 leaving += 1;
@@ -340,7 +372,16 @@ impl Marker<'_> {
                 orphans.push(&digest, NOWHERE);
             }
         }
-        drop((dead_links, dead_manifests));
+        drop((dead_links, dead_manifests, rows));
+        if nameless.get() > 0 {
+            report.error(format!("{} rows about digests cannot be read", nameless.get()));
+        }
+        for digest in self.snapshot.unused_damage()? {
+            let digest = digest?;
+            if self.slice.has(&digest) {
+                orphans.push(&digest, NOWHERE);
+            }
+        }
         marks.links.extend(orphans);
         marks.links.sort();
         Ok(())

@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use crate::environment::Clock;
 use crate::error::EngineError;
-use crate::metadata::{Metadata, MetadataError, RepositoryId, Timestamp};
+use crate::metadata::{Metadata, MetadataError, RepositoryId, Timestamp, readable};
 use crate::oci::RepositoryName;
 use crate::uploads::{FilesInUse, Sessions};
 use mark::{MarkError, Marker};
@@ -158,7 +158,10 @@ impl Store<'_> {
             tracing::warn!("collection ended before its end: {ended}");
             report.failure = Some(ended.to_string());
         }
-        self.record(&report);
+        // What a dry run says is soon out of date, and must not push out what was done.
+        if !options.dry_run {
+            self.record(&report);
+        }
         Ok(report)
     }
 
@@ -232,7 +235,8 @@ impl Store<'_> {
         // In this order: a session that leaves the memory is in the metadata by then.
         let mut pushes = self.sessions.pushes();
         for upload in self.metadata.snapshot()?.uploads()? {
-            let (_, record) = upload?;
+            // Of one that cannot be read nobody knows where it pushes to; nobody can go on with it either.
+            let Some((_, record)) = readable(upload)? else { continue };
             let since = pushes.entry(record.repository).or_insert(record.started_at);
             *since = record.started_at.min(*since);
         }
@@ -296,6 +300,7 @@ impl Collection<'_> {
         if slice.is_first() {
             self.report.examined = found.examined;
             self.report.kept = found.kept;
+            self.report.join_errors(&mut found);
         }
         if self.options.dry_run {
             if slice.is_first() {

@@ -32,6 +32,17 @@ impl<T: Copy> Ordered<T> {
         self.len() == 0
     }
 
+    /// How many there are of each length, for [`Ordered::cut`].
+    pub(super) fn lens(&self) -> (usize, usize) {
+        (self.short.len(), self.long.len())
+    }
+
+    /// Forgets what was pushed since there were so many; they were not put in order in between.
+    pub(super) fn cut(&mut self, (short, long): (usize, usize)) {
+        self.short.truncate(short);
+        self.long.truncate(long);
+    }
+
     pub(super) fn extend(&mut self, other: Self) {
         self.short.extend(other.short);
         self.long.extend(other.long);

@@ -166,6 +166,13 @@ impl CollectionReport {
         self.removed.contents.bytes + self.removed.uploads.bytes + self.removed.strays.bytes
     }
 
+    /// Takes the errors of a part of the collection.
+    pub(super) fn join_errors(&mut self, part: &mut Self) {
+        self.errors += part.errors;
+        let room = REPORTED_ERRORS_MAX.saturating_sub(self.error_texts.len());
+        self.error_texts.extend(part.error_texts.drain(..).take(room));
+    }
+
     pub(super) fn error(&mut self, what: String) {
         tracing::warn!("collection: {what}");
         self.errors += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::leases::to_ms;
 use crate::metadata::{TagRecord, Timestamp};
-use crate::oci::{Algorithm, Digest, RepositoryName, Tag};
+use crate::oci::{Algorithm, RepositoryName, Tag};
 
 /// Which tags of some repositories are kept. Of several rules the first whose pattern fits a repository counts, and a
 /// repository that no rule is for keeps all of its tags.
@@ -15,8 +15,8 @@ use crate::oci::{Algorithm, Digest, RepositoryName, Tag};
 /// keeps all.
 ///
 /// Tags that list the referrers of a manifest (`sha256-<hex>`, also with a suffix such as `.sig`, as clients without the
-/// referrers API make them) belong to that manifest: they are not counted, are kept as long as it is there, and go
-/// once it is gone and they are older than the age that protects untagged manifests.
+/// referrers API make them) belong to that manifest: they are not counted, are kept as long as some repository has it, and
+/// go once it is gone and they are older than the age that protects untagged manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetentionRule {
     /// The repositories that this is for.
@@ -104,14 +104,14 @@ pub fn is_immutable(rules: &[RetentionRule], repository: &RepositoryName, tag: &
 }
 
 impl RetentionRule {
-    /// Those of all `tags` of a repository that are not kept. `is_there`: whether a manifest is in the repository;
+    /// Those of all `tags` of a repository that are not kept. `is_there`: whether some repository has the manifest;
     /// `settled_before`: tags of referrers that were pushed later stay for now.
     pub(super) fn expired<E>(
         &self,
         tags: Vec<(Tag, TagRecord)>,
         now: Timestamp,
         settled_before: Timestamp,
-        is_there: impl Fn(&Digest) -> Result<bool, E>,
+        is_there: impl Fn(&Subject) -> Result<bool, E>,
     ) -> Result<Vec<(Tag, TagRecord)>, E> {
         if self.keep_last.is_none() && self.keep_younger.is_none() {
             return Ok(Vec::new());
@@ -142,19 +142,37 @@ impl RetentionRule {
     }
 }
 
+/// The manifest whose referrers a tag lists. A long digest is cut in a tag, so this may be the beginning of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subject {
+    pub(super) algorithm: Algorithm,
+    /// At least [`SUBJECT_LEN_MIN`] bytes.
+    pub(super) value: Vec<u8>,
+}
+
+/// The specification cuts a digest to 64 characters, which are 32 bytes, and some clients cut the tag where it becomes too
+/// long for one.
+const SUBJECT_LEN_MIN: usize = 32;
+
 /// The manifest whose referrers the tag lists (OCI distribution specification, "Referrers Tag Schema", and the
 /// signatures, attestations and bills of material that cosign keeps so).
-fn subject_of(tag: &Tag) -> Option<Digest> {
+fn subject_of(tag: &Tag) -> Option<Subject> {
     let (algorithm, rest) = tag.as_str().split_once('-')?;
     let algorithm: Algorithm = algorithm.parse().ok()?;
     let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
-    format!("{}:{hex}", algorithm.name()).parse().ok()
+    let is_digest = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_digest || !(2 * SUBJECT_LEN_MIN..=2 * algorithm.size()).contains(&hex.len()) {
+        return None;
+    }
+    // Half a byte at the end says nothing that the others do not.
+    let value = hex::decode(&hex[..hex.len() / 2 * 2]).ok()?;
+    Some(Subject { algorithm, value })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::ContentHasher;
+    use crate::oci::{ContentHasher, Digest};
 
     #[test]
     fn patterns_fit_what_they_say() {
@@ -187,7 +205,12 @@ mod tests {
                 TagRecord { digest, created_at: at, updated_at: at, sequence: at.0, created: at.0 },
             )
         });
-        let is_there = |digest: &Digest| Ok::<_, ()>(there.contains(digest));
+        let is_there = |subject: &Subject| {
+            let is_it = |digest: &Digest| {
+                digest.algorithm() == subject.algorithm && digest.value().starts_with(&subject.value)
+            };
+            Ok::<_, ()>(there.iter().any(is_it))
+        };
         let expired = rule.expired(tags.collect(), Timestamp(100), Timestamp(50), is_there).expect("answers");
         expired.into_iter().map(|(tag, _)| tag.to_string()).collect()
     }
@@ -224,5 +247,22 @@ mod tests {
             names.iter().map(String::as_str).zip([1, 2, 3, 60]).chain([("v1", 0), ("sha256-x", 0)]).collect();
         let rule = RetentionRule { keep_last: Some(1), ..rule() };
         assert_eq!(expired(&rule, &tags, &[there]), [names[2].as_str(), "v1"]);
+    }
+
+    #[test]
+    fn tags_of_long_digests_are_cut() {
+        let there = ContentHasher::digest(Algorithm::Sha512, b"there");
+        let gone = ContentHasher::digest(Algorithm::Sha512, b"gone");
+        let of = |digest: &Digest, len: usize| format!("sha512-{}", &digest.hex()[..len]);
+        let short = of(&there, 62);
+        let names = [of(&there, 64), of(&there, 121), of(&gone, 64), of(&gone, 121)];
+        let tags: Vec<(&str, u64)> =
+            names.iter().map(String::as_str).zip(1..).chain([("v1", 9), (short.as_str(), 8)]).collect();
+        let rule = RetentionRule { keep_last: Some(1), ..rule() };
+        assert_eq!(
+            expired(&rule, &tags, &[there]),
+            [names[2].as_str(), names[3].as_str(), short.as_str()],
+            "what is shorter is a tag like others"
+        );
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::report::CollectionReport;
 use super::{Ages, CollectionHooks, Ended, Phase, Progress, Step, Store};
 use crate::layout;
-use crate::metadata::{BlobLocation, FileId, Snapshot, Timestamp, UploadContent};
+use crate::metadata::{BlobLocation, BlobRecord, FileId, Snapshot, Timestamp, UploadContent, readable};
 use crate::oci::Algorithm;
 use crate::uploads::Claim;
 
@@ -64,7 +64,7 @@ impl Strays<'_> {
         }
         let mut named = HashSet::new();
         for blob in self.store.metadata.snapshot()?.stored_blobs_of(algorithm, first)? {
-            if let (_, crate::metadata::BlobRecord { location: BlobLocation::File(file), .. }) = blob? {
+            if let Some((_, BlobRecord { location: BlobLocation::File(file), .. })) = readable(blob)? {
                 named.insert(file);
             }
         }
@@ -77,9 +77,14 @@ impl Strays<'_> {
             }
             let Some(_claim) = self.claim(&name, file) else { continue };
             let snapshot = self.store.metadata.snapshot()?;
-            let stored = snapshot.stored_blob(&digest)?;
             // One that was found damaged is kept for whoever wants to look at it, as long as it is needed.
-            let named = stored.or(snapshot.damage(&digest)?.map(|damage| damage.content));
+            let (stored, damage) =
+                (readable(snapshot.stored_blob(&digest))?, readable(snapshot.damage(&digest))?);
+            let (Some(stored), Some(damage)) = (stored, damage) else {
+                self.report.error(format!("{name} stays, as a row that may name it cannot be read"));
+                continue;
+            };
+            let named = stored.or(damage.map(|damage| damage.content));
             if named.is_none_or(|named| named.location != BlobLocation::File(file)) {
                 self.remove(&name)?;
             }
@@ -88,7 +93,13 @@ impl Strays<'_> {
     }
 
     fn uploads(&mut self) -> Result<(), Ended> {
-        let named = files_of_uploads(&self.store.metadata.snapshot()?)?;
+        let Some(named) = files_of_uploads(&self.store.metadata.snapshot()?)? else {
+            self.report.error(format!(
+                "the files of {} stay, as an upload session that may have any of them cannot be read",
+                layout::UPLOADS
+            ));
+            return Ok(());
+        };
         let mut strays = Vec::new();
         for name in self.names(layout::UPLOADS) {
             let Ok(file) = FileId::from_str(&name) else { continue };
@@ -99,7 +110,7 @@ impl Strays<'_> {
         if strays.is_empty() {
             return Ok(());
         }
-        let named = files_of_uploads(&self.store.metadata.snapshot()?)?;
+        let Some(named) = files_of_uploads(&self.store.metadata.snapshot()?)? else { return Ok(()) };
         for (file, _claim) in strays {
             if !named.contains(&file) {
                 self.remove(&layout::upload(file))?;
@@ -154,14 +165,16 @@ impl Strays<'_> {
     }
 }
 
-fn files_of_uploads(snapshot: &Snapshot) -> Result<HashSet<FileId>, Ended> {
+/// The files of the upload sessions; `None` where one cannot be read, which may have any.
+fn files_of_uploads(snapshot: &Snapshot) -> Result<Option<HashSet<FileId>>, Ended> {
     let mut files = HashSet::new();
     for upload in snapshot.uploads()? {
-        if let (_, crate::metadata::UploadRecord { content: UploadContent::File(file), .. }) = upload? {
+        let Some((_, record)) = readable(upload)? else { return Ok(None) };
+        if let UploadContent::File(file) = record.content {
             files.insert(file);
         }
     }
-    Ok(files)
+    Ok(Some(files))
 }
 
 /// What is known of a file without opening it.

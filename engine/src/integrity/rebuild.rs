@@ -18,7 +18,7 @@ use crate::environment::Environment;
 use crate::layout::{self, RootError};
 use crate::metadata::{
     BlobCommit, BlobLocation, BlobRecord, Damage, ExportError, ExportReader, FileId, FileStorage, Metadata,
-    MetadataError, Options, Timestamp, UploadContent,
+    MetadataError, Options, Timestamp, UploadContent, readable,
 };
 use crate::oci::{Algorithm, ContentHasher, Digest};
 
@@ -124,8 +124,8 @@ pub fn rebuild(
         let settings = Options { cache_size: options.cache_bytes, ..Options::default() };
         let store = Metadata::open(Arc::new(FileStorage::new(root.join(UNFINISHED))), settings)?;
         let filled = rebuild.fill(&store, &export, &mut report);
-        // It is closed when the last handle goes, and is complete without its log then.
-        drop(store);
+        // It takes its place without its log, so it has to be complete.
+        let filled = filled.and(store.close().map_err(RebuildError::from));
         if filled.is_err() {
             remove_unfinished(root)?;
         }
@@ -172,10 +172,10 @@ impl Rebuild<'_> {
         self.uploads(store)
     }
 
-    /// Forgets the upload sessions that have ended since, or have lost what they had.
+    /// Forgets the upload sessions that have ended since, or have lost what they had. What cannot be read stays.
     fn uploads(&self, store: &Metadata) -> Result<(), RebuildError> {
         for upload in store.snapshot()?.uploads()? {
-            let (id, record) = upload?;
+            let Some((id, record)) = warned(upload)? else { continue };
             let UploadContent::File(file) = record.content else { continue };
             let length = std::fs::metadata(self.root.join(layout::upload(file))).map(|status| status.len());
             if length.is_ok_and(|length| length >= record.size) {
@@ -233,7 +233,10 @@ impl Rebuild<'_> {
                 None => strange(&entry.path(), report),
             }
         }
-        let rows = store.snapshot()?.stored_blobs_of(algorithm, first)?.collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
+        for row in store.snapshot()?.stored_blobs_of(algorithm, first)? {
+            rows.extend(warned(row)?);
+        }
         for (digest, record) in rows {
             let BlobLocation::File(file) = record.location else { continue };
             let path = self.root.join(layout::blob(&digest, file));
@@ -256,7 +259,8 @@ impl Rebuild<'_> {
         path: &Path,
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
-        let stored = store.snapshot()?.stored_blob(digest)?;
+        // What cannot be read may know the file.
+        let Some(stored) = readable(store.snapshot()?.stored_blob(digest))? else { return Ok(()) };
         let replaced = match stored {
             Some(BlobRecord { location: BlobLocation::File(known), .. }) if known == file => return Ok(()),
             // The one that the export knows is gone where this one took its place.
@@ -314,6 +318,14 @@ impl Rebuild<'_> {
         remove_unfinished(self.root)?;
         Ok(())
     }
+}
+
+/// What a row says; one that cannot be read keeps none of the others from being of use.
+fn warned<T>(row: Result<T, MetadataError>) -> Result<Option<T>, MetadataError> {
+    if let Err(error @ MetadataError::Row { .. }) = &row {
+        tracing::warn!(%error, "a row of the export cannot be read, and stays as it is");
+    }
+    readable(row)
 }
 
 /// That something is not there is no failure.

@@ -18,7 +18,7 @@ use super::turn::Turn;
 use crate::collection::Amount;
 use crate::engine::{Engine, Shared};
 use crate::layout;
-use crate::metadata::{BlobLocation, BlobRecord, Damage, DamageRecord, MetadataError, Timestamp};
+use crate::metadata::{BlobLocation, BlobRecord, Damage, DamageRecord, MetadataError, Timestamp, readable};
 use crate::oci::{ContentHasher, Digest};
 
 /// How much is read in a second where nothing else is asked for: 32 MiB, some 2.6 TiB a day.
@@ -156,8 +156,8 @@ impl Engine {
 
     /// The report of the scrub that is running, as it was written down last, or of the last one there was.
     pub fn last_scrub(&self) -> Result<Option<ScrubReport>, MetadataError> {
-        let text = self.metadata().snapshot()?.scrub()?;
         // One of a later version that cannot be read counts as none.
+        let text = readable(self.metadata().snapshot()?.scrub())?.flatten();
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 

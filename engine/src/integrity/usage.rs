@@ -78,6 +78,7 @@ impl Engine {
                     content.is_inline = record.location == crate::metadata::BlobLocation::Inline;
                 }
                 DigestRow::Linked(id) | DigestRow::Manifest(id) => content.holders.push(id),
+                DigestRow::Unreadable => {}
             }
         }
         count.add(content);

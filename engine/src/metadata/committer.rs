@@ -62,8 +62,9 @@ impl Committer {
         Ok(committer)
     }
 
-    /// Serves the requests of `queue` until nobody can send any more.
-    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Request>>) {
+    /// Serves the requests of `queue` until nobody can send any more; an error where redb is not complete without the log
+    /// then.
+    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Request>>) -> Result<(), MetadataError> {
         let mut batch = Vec::new();
         loop {
             let first = match &self.open {
@@ -83,13 +84,16 @@ impl Committer {
             }
         }
         // redb alone is complete after a clean end. Where that fails, the log has what it lacks.
-        if let Some(open) = &mut self.open
-            && !open.log.is_empty()
-            && let Err(error) = open.checkpoint()
-        {
+        let completed = match &mut self.open {
+            Some(open) if open.log.is_empty() => Ok(()),
+            Some(open) => open.checkpoint(),
+            None => Err(MetadataError::Unavailable),
+        };
+        if let Err(error) = &completed {
             tracing::warn!(%error, "no metadata checkpoint at the end; the next start replays the log");
         }
         self.shared.snapshot.store(None);
+        completed
     }
 
     /// Runs the requests, commits them, and answers all of them.

@@ -50,6 +50,14 @@ impl MetadataError {
     }
 }
 
+/// What a row says; `None` where it cannot be read, which concerns none of the others.
+pub(crate) fn readable<T>(row: Result<T, MetadataError>) -> Result<Option<T>, MetadataError> {
+    match row {
+        Err(error) if error.is_of_one_row() => Ok(None),
+        row => row.map(Some),
+    }
+}
+
 /// Whether the disk or a quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(

@@ -38,8 +38,9 @@ const VERSION: u32 = 1;
 /// How long the rows of a part are, about; one that is longer is a part by itself.
 const PART: usize = 256 << 10;
 
-/// The longest part that is read: a manifest has 4 MiB at most, and nothing else that is in the metadata is longer.
-const PART_MAX: u32 = 64 << 20;
+/// The longest part there may be. A manifest has 64 MiB at most, by the largest limit that can be set, and nothing else that
+/// is in the metadata is longer; a part has others before it.
+const PART_MAX: u32 = 128 << 20;
 
 /// What the header of an export says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +156,10 @@ fn write_header(header: ExportHeader, to: &mut dyn Write) -> io::Result<u64> {
 }
 
 fn write_part(seed: u64, rows: &[u8], total: u64, to: &mut dyn Write) -> io::Result<u64> {
-    let length = u32::try_from(rows.len()).map_err(|_| io::ErrorKind::InvalidInput)?.to_be_bytes();
+    let length = u32::try_from(rows.len()).ok().filter(|length| *length <= PART_MAX);
+    let too_long =
+        || io::Error::other(format!("a row is longer than an export can have it ({PART_MAX} bytes)"));
+    let length = length.ok_or_else(too_long)?.to_be_bytes();
     let total = total.to_be_bytes();
     let sum = checksum(seed, &[&length, &total, rows]);
     for bytes in [&length[..], &total, &sum.to_be_bytes(), rows] {

@@ -39,6 +39,7 @@ mod walk;
 pub(crate) mod tests;
 
 pub(crate) use check::Unchecked;
+pub(crate) use error::readable;
 pub use error::{ChangesError, ManifestRefusal, MetadataError, PreconditionFailed};
 pub use export::ExportError;
 pub(crate) use export::{ExportReader, Unwritten};

@@ -12,7 +12,7 @@ use super::rows::{
     DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, ScrubRow,
     StateRow, TAG_CHANGES, TagChangeRow, UPLOADS, UploadRow, damaged,
 };
-use super::tables::{ReadRange, ReadTables, has, owned_row, read_prefix, row};
+use super::tables::{ReadRange, ReadTables, has, owned_row, read_prefix, readable_row, row};
 use super::{ChangesError, Metadata, MetadataError};
 use crate::oci::{Digest, RepositoryName, Tag};
 use crate::read_only::Hold;
@@ -55,9 +55,9 @@ impl Snapshot {
         metadata.published().is_some_and(|published| Arc::ptr_eq(&published.0, &self.0))
     }
 
-    /// The hold on writes, where there is one, be its time over.
+    /// The hold on writes, where there is one that can be read, be its time over.
     pub fn hold(&self) -> Result<Option<Hold>, MetadataError> {
-        owned_row(self.tables().state()?, keys::HOLD)
+        readable_row(self.tables().state()?, keys::HOLD)
     }
 
     /// Counts over the whole store. Costs nothing.

@@ -67,7 +67,7 @@ pub struct Metadata {
     // Declared first, and so dropped first: the committer ends when nobody can ask it any more.
     requests: std::sync::mpsc::Sender<Box<dyn Request>>,
     shared: Arc<Shared>,
-    _closing: Arc<Closing>,
+    closing: Arc<Closing>,
 }
 
 /// What the committer shows to readers.
@@ -79,16 +79,25 @@ pub(super) struct Shared {
 }
 
 /// Waits for the committer to have closed the store, when the last handle goes.
-struct Closing(Option<JoinHandle<()>>);
+struct Closing(Option<JoinHandle<Result<(), MetadataError>>>);
+
+impl Closing {
+    /// Whether the store is complete without its log.
+    fn wait(&mut self) -> Result<(), MetadataError> {
+        match self.0.take() {
+            Some(thread) if thread.thread().id() != std::thread::current().id() => {
+                // A panic there has been reported by the panic hook.
+                thread.join().unwrap_or(Err(MetadataError::Panicked))
+            }
+            _ => Err(MetadataError::Unavailable),
+        }
+    }
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        // Where it is not, the committer has said so, and the log has what is missing.
+        let _ = self.wait();
     }
 }
 
@@ -106,7 +115,7 @@ impl Metadata {
         let thread = std::thread::Builder::new()
             .name(committer::THREAD_NAME.into())
             .spawn(move || committer.run(&queue))?;
-        Ok(Self { requests, shared, _closing: Arc::new(Closing(Some(thread))) })
+        Ok(Self { requests, shared, closing: Arc::new(Closing(Some(thread))) })
     }
 
     /// Opens the store whose tables are in the file at `path` and whose log is beside it ([`FileStorage::new`]), with `cache_size` bytes of memory for its pages.
@@ -115,6 +124,17 @@ impl Metadata {
     /// The file cannot be opened or read, or is no store.
     pub fn open_file(path: impl Into<PathBuf>, cache_size: usize) -> Result<Self, MetadataError> {
         Self::open(Arc::new(FileStorage::new(path)), Options { cache_size, ..Options::default() })
+    }
+
+    /// Closes the store, and waits until it is complete without its log.
+    ///
+    /// # Errors
+    /// It may not be: the last checkpoint failed, or there is another handle.
+    pub(crate) fn close(self) -> Result<(), MetadataError> {
+        let Self { requests, shared: _, closing } = self;
+        // The committer ends when nobody can ask it any more.
+        drop(requests);
+        Arc::into_inner(closing).map_or(Err(MetadataError::Unavailable), |mut closing| closing.wait())
     }
 
     /// Runs `work` in a write transaction, and returns what it returned once that is durable.

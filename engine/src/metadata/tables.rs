@@ -257,6 +257,20 @@ pub(super) fn owned_row<R: for<'a> Row<'a>>(
     row(table, key, |value| R::decode(value))
 }
 
+/// The same, where a row that cannot be read counts as none: what it said is given up.
+pub(super) fn readable_row<R: for<'a> Row<'a>>(
+    table: &impl ReadableTable<Key, Value>,
+    key: &[u8],
+) -> Result<Option<R>, MetadataError> {
+    match owned_row(table, key) {
+        Err(error) if error.is_of_one_row() => {
+            tracing::warn!(%error, "a row that cannot be read counts as none");
+            Ok(None)
+        }
+        row => row,
+    }
+}
+
 /// Whether there is a row at `key`.
 pub(super) fn has(table: &impl ReadableTable<Key, Value>, key: &[u8]) -> Result<bool, MetadataError> {
     Ok(table.get(key)?.is_some())

@@ -1,8 +1,9 @@
 //! Walks over many rows of a snapshot, in the order of their keys: what collection marks by.
 
+use super::error::readable;
 use super::keys::{OfDigest, OfRepository};
 use super::records::{BlobRecord, EdgeKind, RepositoryId};
-use super::rows::{COLLECTIONS, CollectionRow, DIGESTS, REPOSITORIES, Row as _, damaged};
+use super::rows::{CollectionRow, DIGESTS, REPOSITORIES, Row as _, damaged};
 use super::snapshot::{digest_at, number, text};
 use super::tables::read_prefix;
 use super::{MetadataError, Snapshot};
@@ -17,6 +18,8 @@ pub(crate) enum DigestRow {
     Linked(RepositoryId),
     /// It is a manifest of this repository.
     Manifest(RepositoryId),
+    /// Something that cannot be read.
+    Unreadable,
 }
 
 /// That a manifest of a repository refers to some content.
@@ -76,16 +79,18 @@ impl Snapshot {
             let (kind, repository) =
                 rest.split_first().ok_or_else(|| damaged(DIGESTS, "a key without its kind"))?;
             let row = match *kind {
-                kind if kind == OfDigest::Blob as u8 => DigestRow::Stored(BlobRecord::decode(value.value())?),
+                kind if kind == OfDigest::Blob as u8 => {
+                    BlobRecord::decode(value.value()).map(DigestRow::Stored)
+                }
                 kind if kind == OfDigest::LinkedIn as u8 => {
-                    DigestRow::Linked(RepositoryId(number(repository, DIGESTS)?))
+                    number(repository, DIGESTS).map(|id| DigestRow::Linked(RepositoryId(id)))
                 }
                 kind if kind == OfDigest::ManifestIn as u8 => {
-                    DigestRow::Manifest(RepositoryId(number(repository, DIGESTS)?))
+                    number(repository, DIGESTS).map(|id| DigestRow::Manifest(RepositoryId(id)))
                 }
-                _ => return Err(damaged(DIGESTS, "a key of an unknown kind")),
+                _ => Err(damaged(DIGESTS, "a key of an unknown kind")),
             };
-            Ok((digest, row))
+            Ok((digest, readable(row)?.unwrap_or(DigestRow::Unreadable)))
         }))
     }
 
@@ -108,15 +113,44 @@ impl Snapshot {
         }))
     }
 
-    /// What the last collections have left of themselves, oldest first.
+    /// What the last collections have left of themselves, oldest first. What cannot be read is left out.
     pub(crate) fn collections(&self) -> Result<Vec<String>, MetadataError> {
         let rows = read_prefix(self.tables().collections()?, &[], None)?.map(|row| {
-            let (_, value) = row.map_err(MetadataError::from)?;
-            if value.value().is_empty() {
-                return Err(damaged(COLLECTIONS, "an empty row"));
-            }
-            Ok(CollectionRow::decode(value.value())?.report.to_owned())
+            let (_, value) = row?;
+            readable(CollectionRow::decode(value.value()).map(|row| row.report.to_owned()))
         });
-        rows.collect()
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// Whether some repository has a manifest whose digest begins with these bytes.
+    pub(crate) fn has_manifest_like(
+        &self,
+        algorithm: Algorithm,
+        value: &[u8],
+    ) -> Result<bool, MetadataError> {
+        let prefix = [&[algorithm as u8], value].concat();
+        for row in read_prefix(self.tables().digests()?, &prefix, None)? {
+            let (key, _) = row?;
+            let (_, rest) = digest_at(key.value(), 0, DIGESTS)?;
+            if rest.first() == Some(&(OfDigest::ManifestIn as u8)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Content that was found damaged, and that no repository has any more.
+    pub(crate) fn unused_damage(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Digest, MetadataError>> + use<>, MetadataError> {
+        let (damaged, snapshot) = (self.damaged(None)?, self.clone());
+        Ok(damaged.filter_map(move |row| {
+            let is_unused = || {
+                let Some((digest, _)) = readable(row)? else { return Ok(None) };
+                let mut rows = read_prefix(snapshot.tables().digests()?, digest.as_key(), None)?;
+                Ok(rows.next().transpose()?.is_none().then_some(digest))
+            };
+            is_unused().transpose()
+        }))
     }
 }

@@ -3,7 +3,7 @@
 use crate::collection::{Amount, Store};
 use crate::error::EngineError;
 use crate::layout;
-use crate::metadata::{Timestamp, UploadContent, UploadId};
+use crate::metadata::{MetadataError, Timestamp, UploadContent, UploadId};
 
 use super::sessions::Taken;
 
@@ -17,7 +17,13 @@ impl Store<'_> {
         let mut expired = Amount::default();
         let mut batch = Vec::new();
         for upload in self.metadata.snapshot()?.uploads()? {
-            let (id, record) = upload?;
+            let (id, record) = match upload {
+                Err(error @ MetadataError::Row { .. }) => {
+                    tracing::warn!(%error, "an upload session cannot be read, and stays");
+                    continue;
+                }
+                upload => upload?,
+            };
             if record.touched_at >= before || self.sessions.is_busy(id) {
                 continue;
             }

@@ -73,7 +73,11 @@ impl Window {
         self.ask(Command::Open);
         loop {
             match self.answers.recv_timeout(LOOK_PERIOD) {
-                Ok(Answer::Failed(error)) => return Err(error),
+                Ok(Answer::Failed(error)) => {
+                    // Writing may be paused all the same.
+                    self.close();
+                    return Err(error);
+                }
                 Ok(Answer::Opened | Answer::HeldByOther | Answer::Closed) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) if is_stopping() => {
                     self.close();
@@ -134,7 +138,8 @@ async fn serve(
                     }
                 };
                 let told = opened(held);
-                is_open = matches!(told, None | Some(Answer::Opened));
+                // What has failed, or nobody has waited for, may have paused writing.
+                is_open = !matches!(told, Some(Answer::HeldByOther));
                 told
             }
             Command::Close => {
@@ -177,7 +182,7 @@ async fn release(core: &Core, terms: Terms) {
         Ok(Ok(Some(_))) => {}
         Ok(Ok(None)) => tracing::warn!(
             limit = ?terms.lease,
-            "marking took longer than writing may be paused: it went on before (setting gc.lease)"
+            "marking took longer than writing may be paused, or pausing it failed: it went on before (setting gc.lease)"
         ),
         Ok(Err(other)) => {
             tracing::warn!(owner = other.0.owner, "somebody else keeps the registry read-only by now");
@@ -237,6 +242,46 @@ mod tests {
             window.open(|| true).expect_err("stopped");
             assert_eq!(core.hold(), None);
             drop(write);
+        });
+    }
+
+    #[test]
+    fn writing_goes_on_where_pausing_it_failed() {
+        with_core(async |engine, core| {
+            let is_failing = || {
+                let window = Window::new(&engine, TERMS).expect("a thread");
+                let write = core.begin_write().expect("open");
+                let opening = thread::spawn(move || {
+                    let opened = window.open(|| false);
+                    (window, opened)
+                });
+                while core.hold().is_none() {
+                    thread::yield_now();
+                }
+                // What is committed together with what comes last of pausing fails with it.
+                let (go, wait) = mpsc::channel::<()>();
+                let (begin, begun) = mpsc::channel();
+                drop(core.metadata().write(move |_| {
+                    let _ = begin.send(());
+                    Ok(wait.recv().is_ok())
+                }));
+                begun.recv().expect("it runs");
+                drop(core.metadata().write(|_| -> Result<(), _> { panic!("one that this test wants") }));
+                drop(write);
+                for _ in 0..1000 {
+                    thread::yield_now();
+                }
+                go.send(()).expect("it waits");
+                let (window, opened) = opening.join().expect("no panic");
+                assert!(
+                    opened.is_ok() || core.begin_write().is_ok(),
+                    "nobody collects, and writing is paused"
+                );
+                window.close();
+                opened.is_err()
+            };
+            // Where the window's thread came too late to fail, it is tried again.
+            while !is_failing() {}
         });
     }
 

@@ -3,16 +3,17 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use clap::Args;
-use engine::integrity::CheckReport;
+use engine::integrity::{CheckReport, verify};
 
 use super::answer::Answer;
 use super::exit::{CommandError, Exit};
 use super::follow::Follow;
 use super::progress::{Progress, Unit};
-use super::root::{Offline, Root};
+use super::root::{Offline, Root, open};
 use super::server::Server;
 use crate::administration::calls::{CheckRequest, Report, Work};
 use crate::administration::{check_options, integrity_phase_name};
+use crate::serve::engine_options;
 
 /// `fsck`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,14 @@ impl Fsck {
         let mut progress = Progress::new("fsck", Unit::Things);
         let request = CheckRequest { repair };
         let report = if offline.offline {
-            let (engine, _) = root.open()?;
+            let options = engine_options(&root.existing()?, 1);
+            progress.say("reading the metadata and comparing it with its checksums");
+            if !verify(&options.root, options.cache_bytes)? {
+                progress.say(
+                    "what the metadata said of its free pages was wrong, and was put right; nothing was lost",
+                );
+            }
+            let engine = open(options)?;
             let shown = RefCell::new(progress);
             let report = engine.check(&check_options(&request), &|progress| {
                 shown.borrow_mut().show(integrity_phase_name(progress.phase), progress.done, progress.total);

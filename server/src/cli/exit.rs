@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 
+use engine::integrity::VerifyError;
 use engine::{OpenError, RootError};
 use interface::Reason;
 use interface::client::CallError;
@@ -86,6 +87,15 @@ impl From<RootError> for CommandError {
     fn from(error: RootError) -> Self {
         let exit = if matches!(error, RootError::Locked(_)) { Exit::Busy } else { Exit::Failed };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<VerifyError> for CommandError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Root(error) => error.into(),
+            error @ VerifyError::Damaged { .. } => Self::new(Exit::Found, error.to_string()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::{Engine, Environment};
+use engine::{Engine, EngineOptions, Environment};
 
 use super::exit::{CommandError, Exit};
 use crate::logging;
@@ -40,9 +40,7 @@ impl Root {
     /// Opens the store of a stopped registry. Nobody pushes to it, so what clients were told does not count.
     pub(super) fn open(&self) -> Result<(Engine, Settings), CommandError> {
         let settings = self.existing()?;
-        let engine = Engine::open(engine_options(&settings, 1), Environment::system())?;
-        engine.set_lease(std::time::Duration::ZERO);
-        Ok((engine, settings))
+        Ok((open(engine_options(&settings, 1))?, settings))
     }
 
     /// The settings, with a root that is there: none is made by mistake.
@@ -58,4 +56,11 @@ impl Root {
         logging::start(&settings.log);
         Ok(settings)
     }
+}
+
+/// Opens the store of a stopped registry, as [`Root::open`] does.
+pub(super) fn open(options: EngineOptions) -> Result<Engine, CommandError> {
+    let engine = Engine::open_existing(options, Environment::system())?;
+    engine.set_lease(std::time::Duration::ZERO);
+    Ok(engine)
 }

@@ -60,7 +60,12 @@ impl Scrub {
             None => Ok(Exit::Done),
             Some(Report::Scrub(report)) => {
                 answer.print(&report, text)?;
-                Ok(exit_of(&report))
+                let exit = exit_of(&report);
+                if report.ended_at_ms.is_none() && exit == Exit::Done {
+                    let message = "the scrub was stopped before its end; the next one goes on from there";
+                    return Err(CommandError::failed(message));
+                }
+                Ok(exit)
             }
             Some(_) => Err(CommandError::failed("the registry answered something else")),
         }

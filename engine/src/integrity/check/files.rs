@@ -9,9 +9,7 @@ use super::strays::{Stray, is_named};
 use super::{Check, CheckError, Remedy};
 use crate::collection::to_ms;
 use crate::layout;
-use crate::metadata::{
-    BlobLocation, Damage, FileId, FindingKind, MetadataError, Repair, Snapshot, UploadContent,
-};
+use crate::metadata::{BlobLocation, Damage, FileId, FindingKind, Repair, Snapshot, UploadContent, readable};
 use crate::oci::{Algorithm, Digest};
 
 /// Directories of blobs, and the one of the uploads.
@@ -124,6 +122,7 @@ impl Files<'_> {
 
     /// Looks at the files that rows name.
     fn named(&mut self, algorithm: Algorithm, first: u8) -> Result<(), CheckError> {
+        // Rows that cannot be read were found when the rows were compared.
         let mut rows = Vec::new();
         for row in self.snapshot()?.stored_blobs_of(algorithm, first)? {
             rows.extend(readable(row)?);
@@ -244,13 +243,5 @@ impl Files<'_> {
             files.into_iter().for_each(|file| self.stray(Stray::Upload(file)));
         }
         Ok(())
-    }
-}
-
-/// What a row says; `None` where it cannot be read, which was found when the rows were compared.
-pub(super) fn readable<T>(row: Result<T, MetadataError>) -> Result<Option<T>, MetadataError> {
-    match row {
-        Err(error) if error.is_of_one_row() => Ok(None),
-        row => row.map(Some),
     }
 }

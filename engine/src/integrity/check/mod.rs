@@ -8,6 +8,7 @@ mod report;
 mod strays;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use super::progress::{Phase, Progress};
@@ -119,6 +120,16 @@ impl Engine {
     }
 }
 
+/// Makes a directory below the root, with those that it is in, so that it is there after a power loss, too.
+fn make_directory(root: &Path, name: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(root.join(name))?;
+    // The last of them is the root itself.
+    for parent in name.ancestors().skip(1) {
+        std::fs::File::open(root.join(parent))?.sync_all()?;
+    }
+    Ok(())
+}
+
 struct Check<'c> {
     shared: &'c Shared,
     options: &'c CheckOptions,
@@ -170,7 +181,7 @@ impl Check<'_> {
                     Remedy::Row(repair) => rows.push(repair),
                     Remedy::Stray(stray) => strays.push(stray),
                     Remedy::MakeDirectory(name) => {
-                        match std::fs::create_dir_all(self.shared.options.root.join(&name)) {
+                        match make_directory(&self.shared.options.root, Path::new(&name)) {
                             Ok(()) => report.repaired += 1,
                             Err(error) => report.error(format!("cannot make the directory {name}: {error}")),
                         }

@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::files::readable;
 use super::report::CheckReport;
 use crate::engine::Shared;
 use crate::layout;
-use crate::metadata::{BlobLocation, BlobRecord, FileId, MetadataError, Snapshot, UploadContent};
+use crate::metadata::{BlobLocation, BlobRecord, FileId, MetadataError, Snapshot, UploadContent, readable};
 use crate::oci::Digest;
 
 /// A file that no row names.

@@ -310,6 +310,35 @@ fn rows_that_cannot_be_read_are_found_and_left_alone() {
     layers.iter().for_each(|layer| assert!(pull(&engine, "team/a", layer).is_some()));
 }
 
+#[test]
+fn damage_of_what_nobody_has_is_forgotten_by_a_collection() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let [used, unused] = [1, 2].map(|number| place(&engine, "a", &bytes(number, 5000)));
+    put(&engine, "a", &image(&[used], None), &["v1"]).expect("complete");
+    for digest in [&used, &unused] {
+        std::fs::remove_file(path(&engine, root.path(), digest)).expect("removed");
+    }
+    engine.check(&REPAIR, &on_and_on).expect("looks");
+    let damaged = || engine.metadata().snapshot().expect("open").statistics().damaged;
+    assert_eq!(damaged(), 2);
+    // A rebuild leaves it so, of content that the export knows and nobody has.
+    let rows = engine.metadata().snapshot().expect("open").all_rows().expect("readable");
+    for (table, key, _) in rows {
+        let is_of_unused = key.windows(33).any(|part| part == unused.as_key());
+        if is_of_unused && ["digests", "repositories"].contains(&table) {
+            change(&engine, move |transaction| transaction.tamper(table, &key, None));
+        }
+    }
+    let options = crate::collection::CollectionOptions {
+        mode: crate::collection::Mode::Online,
+        ..crate::collection::CollectionOptions::default()
+    };
+    let report = engine.collect(&options, &()).expect("begins");
+    assert_eq!((report.failure, report.errors, damaged()), (None, 0, 1));
+    assert!(engine.metadata().snapshot().expect("open").damage(&used).expect("readable").is_some());
+}
+
 /// What damage does to a store.
 #[derive(Clone, Debug)]
 enum Harm {

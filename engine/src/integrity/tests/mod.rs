@@ -4,6 +4,7 @@ mod check;
 mod figures;
 mod rebuild;
 mod scrub;
+mod unreadable;
 mod why;
 
 use std::ops::ControlFlow;

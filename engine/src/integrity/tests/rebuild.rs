@@ -140,6 +140,26 @@ fn an_export_that_is_not_whole_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
+fn the_largest_manifest_that_may_be_comes_back() {
+    const MANIFEST_MAX: usize = 64 << 20;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let mut digests: Vec<Digest> = (0..200).map(|number| place(&engine, "a", &bytes(number, 3900))).collect();
+    digests.sort_unstable_by_key(|digest| digest.as_key().to_vec());
+    // With others before it in its part of the export, in the order of the digests.
+    let (large, content) = (digests[60], vec![b' '; MANIFEST_MAX]);
+    let spoilt = engine
+        .metadata()
+        .write_blocking(move |transaction| transaction.spoil_content(&large, Some(&content)));
+    spoilt.expect("committed");
+    let before = rows(&engine);
+    engine.export(0, &on_and_on).expect("written");
+    drop(engine);
+    again(root.path(), true).expect("rebuilt");
+    assert!(rows(&open(root.path(), true)) == before, "all rows are the same");
+}
+
+#[test]
 fn a_rebuild_or_an_export_that_is_stopped_has_done_nothing() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = open(root.path(), true);
@@ -188,7 +208,9 @@ fn a_root_that_has_lost_its_metadata_is_not_taken_for_a_new_one() {
 #[test]
 fn damage_of_the_metadata_is_found_where_nobody_looks_otherwise() {
     let root = tempfile::tempdir().expect("a directory");
-    assert!(matches!(verify(root.path(), 1 << 20), Err(VerifyError::Gone(_))));
+    let none = verify(root.path(), 1 << 20);
+    assert!(matches!(none, Err(VerifyError::Root(layout::RootError::NoMetadata(_)))), "{none:?}");
+    assert_eq!(std::fs::read_dir(root.path()).expect("a directory").count(), 0, "nothing was made");
     let engine = open(root.path(), true);
     fill(&engine);
     assert!(matches!(verify(root.path(), 1 << 20), Err(VerifyError::Root(_))), "it is in use");

@@ -101,6 +101,24 @@ fn a_batch_that_the_log_does_not_take_is_not_visible() {
 }
 
 #[test]
+fn who_closes_a_store_is_told_whether_it_is_complete_without_its_log() {
+    let storage = Arc::new(MemoryStorage::default());
+    let metadata = open(&storage);
+    save(&metadata, 1).expect("writes");
+    let other = metadata.clone();
+    other.close().expect_err("somebody else has it");
+    storage.fail_once_in(StoragePart::Tables, Call::Sync, 0, ErrorKind::StorageFull);
+    assert!(metadata.close().expect_err("no checkpoint").is_full());
+    let metadata = open(&storage);
+    save(&metadata, 2).expect("writes");
+    metadata.close().expect("complete");
+    storage.remove(StoragePart::Log);
+    let metadata = open(&storage);
+    assert_eq!(metadata.snapshot().expect("a snapshot").statistics().blobs, 2);
+    metadata.close().expect("there was nothing to do");
+}
+
+#[test]
 fn without_a_checkpoint_reading_goes_on_and_writing_waits_for_it() {
     let storage = Arc::new(MemoryStorage::default());
     let metadata = open(&storage);

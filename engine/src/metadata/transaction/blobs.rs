@@ -5,7 +5,7 @@ use super::super::records::{BlobLocation, BlobRecord, FileId, LinkRecord, Reposi
 use super::super::rows::Row as _;
 use super::super::tables::{has, owned_row, scan_prefix};
 use super::super::{MetadataError, UploadId};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::{Digest, RepositoryName};
 
 /// Content that is to be stored.
@@ -78,7 +78,7 @@ impl Transaction<'_> {
         let link = keys::of_repository_digest(repository, OfRepository::Link, digest);
         self.tables.repositories.remove(link.as_slice())?;
         self.remove_holder(repository, OfDigest::LinkedIn, digest)?;
-        self.state.statistics.links -= 1;
+        lower(&mut self.state.statistics.links, 1);
         Ok(true)
     }
 
@@ -107,8 +107,8 @@ impl Transaction<'_> {
         if record.location == BlobLocation::Inline {
             self.tables.contents.remove(digest.as_key())?;
         }
-        self.state.statistics.blobs -= 1;
-        self.state.statistics.bytes -= record.size;
+        lower(&mut self.state.statistics.blobs, 1);
+        lower(&mut self.state.statistics.bytes, record.size);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::super::records::{
 use super::super::rows::{CollectionRow, DIGESTS, Row as _};
 use super::super::snapshot::number;
 use super::super::tables::{owned_row, scan_prefix};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::{Digest, RepositoryName, Tag};
 
 /// Runs of collection that are remembered.
@@ -161,7 +161,7 @@ impl Transaction<'_> {
                     if !is_unused {
                         self.remove_holder(*id, OfDigest::LinkedIn, digest)?;
                     }
-                    self.state.statistics.links -= 1;
+                    lower(&mut self.state.statistics.links, 1);
                 }
             }
         }

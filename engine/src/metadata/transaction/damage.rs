@@ -9,7 +9,7 @@ use super::super::keys::{self, OfDigest};
 use super::super::records::{BlobLocation, BlobRecord, Damage, DamageRecord, Timestamp};
 use super::super::rows::{Row as _, ScrubRow};
 use super::super::tables::{has, owned_row};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::Digest;
 
 impl Transaction<'_> {
@@ -31,8 +31,8 @@ impl Transaction<'_> {
         if found.location == BlobLocation::Inline {
             self.tables.contents.remove(digest.as_key())?;
         }
-        self.state.statistics.blobs -= 1;
-        self.state.statistics.bytes -= found.size;
+        lower(&mut self.state.statistics.blobs, 1);
+        lower(&mut self.state.statistics.bytes, found.size);
         if !self.tables.damaged.insert(digest.as_key(), row.as_slice())? {
             self.state.statistics.damaged += 1;
         }
@@ -118,7 +118,7 @@ impl Transaction<'_> {
     pub(super) fn heal(&mut self, digest: &Digest) -> Result<(), MetadataError> {
         if let Some(damage) = self.damage(digest)? {
             self.tables.damaged.remove(digest.as_key())?;
-            self.state.statistics.damaged -= 1;
+            lower(&mut self.state.statistics.damaged, 1);
             self.recount(digest, damage.content.size)?;
         }
         Ok(())

@@ -1,13 +1,14 @@
 use super::super::rows::Row as _;
-use super::super::tables::owned_row;
+use super::super::tables::readable_row;
 use super::super::{MetadataError, keys};
 use super::Transaction;
 use crate::read_only::Hold;
 
 impl Transaction<'_> {
-    /// The hold on writes, where there is one, be its time over.
+    /// The hold on writes, where there is one, be its time over. One that cannot be read is none: a
+    /// registry that starts without it is of more use than one that does not.
     pub(crate) fn hold(&self) -> Result<Option<Hold>, MetadataError> {
-        owned_row(&*self.tables.state, keys::HOLD)
+        readable_row(&*self.tables.state, keys::HOLD)
     }
 
     /// Keeps a hold on writes, in place of the one there is, or none.

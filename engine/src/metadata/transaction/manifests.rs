@@ -3,7 +3,7 @@ use super::super::records::{EdgeKind, ManifestRecord, RepositoryId, Timestamp};
 use super::super::rows::{EdgesRow, REPOSITORIES, ReferrerRow, Row as _, damaged};
 use super::super::tables::{has, owned_row, scan_prefix};
 use super::super::{ManifestRefusal, MetadataError};
-use super::{BlobCommit, NewContent, TagCondition, Transaction};
+use super::{BlobCommit, NewContent, TagCondition, Transaction, lower};
 use crate::oci::{Digest, Manifest, RepositoryName, Tag};
 
 /// A manifest that is to be stored.
@@ -113,7 +113,7 @@ impl Transaction<'_> {
         let key = keys::of_repository_digest(id, OfRepository::Manifest, digest);
         self.tables.repositories.remove(key.as_slice())?;
         self.remove_holder(id, OfDigest::ManifestIn, digest)?;
-        self.state.statistics.manifests -= 1;
+        lower(&mut self.state.statistics.manifests, 1);
         self.remove_edges(id, digest, &edges)?;
         if let Some(subject) = &record.subject {
             self.tables.repositories.remove(keys::referrer(id, subject, digest).as_slice())?;

@@ -86,6 +86,11 @@ impl<'t> Transaction<'t> {
     }
 }
 
+/// Lowers a counter. In a store that needs repair it may be less than what it counts.
+fn lower(counter: &mut u64, by: u64) {
+    *counter = counter.saturating_sub(by);
+}
+
 impl std::fmt::Debug for Transaction<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transaction").field("sequence", &self.state.sequence).finish_non_exhaustive()

@@ -10,7 +10,7 @@ use super::super::records::{
 use super::super::rows::{NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, UploadRow, damaged};
 use super::super::snapshot::{digest_at, repository_id};
 use super::super::tables::{has, owned_row, row, scan_prefix};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::{ContentHasher, Digest, Manifest, RepositoryName, Tag};
 
 impl Transaction<'_> {
@@ -75,17 +75,15 @@ impl Transaction<'_> {
                 self.tables
                     .repositories
                     .remove(keys::of_repository(id, OfRepository::Identity).as_slice())?;
-                // Counters may be wrong in a store that needs repair, too.
-                let counters = &mut self.state.statistics;
-                counters.repositories = counters.repositories.saturating_sub(1);
+                lower(&mut self.state.statistics.repositories, 1);
                 self.count(id.namespace(), |usage| {
                     usage.repositories = usage.repositories.saturating_sub(1);
                 })?;
                 let counted = self.remove_orphans_counted(id)?;
                 let counters = &mut self.state.statistics;
-                counters.links = counters.links.saturating_sub(counted.links);
-                counters.manifests = counters.manifests.saturating_sub(counted.manifests);
-                counters.tags = counters.tags.saturating_sub(counted.tags);
+                lower(&mut counters.links, counted.links);
+                lower(&mut counters.manifests, counted.manifests);
+                lower(&mut counters.tags, counted.tags);
                 Ok(())
             }
             _ => {
@@ -375,6 +373,7 @@ impl Transaction<'_> {
             super::super::rows::TAG_CHANGES => &mut self.tables.tag_changes,
             super::super::rows::UPLOADS => &mut self.tables.uploads,
             super::super::rows::STATE => &mut self.tables.state,
+            super::super::rows::COLLECTIONS => &mut self.tables.collections,
             super::super::rows::DAMAGED => &mut self.tables.damaged,
             _ => &mut self.tables.repositories,
         };

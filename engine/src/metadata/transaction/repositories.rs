@@ -4,7 +4,7 @@ use super::super::records::{RepositoryId, Timestamp};
 use super::super::rows::{RepositoryRow, Row as _};
 use super::super::snapshot::repository_id;
 use super::super::tables::{row, scan_prefix};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::RepositoryName;
 
 impl Transaction<'_> {
@@ -24,7 +24,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.names.remove(name.as_str().as_bytes())?;
         self.tables.repositories.remove(keys::of_repository(id, OfRepository::Identity).as_slice())?;
-        self.state.statistics.repositories -= 1;
+        lower(&mut self.state.statistics.repositories, 1);
         self.count(id.namespace(), |usage| usage.repositories = usage.repositories.saturating_sub(1))?;
         Ok(true)
     }

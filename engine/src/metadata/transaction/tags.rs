@@ -3,7 +3,7 @@ use super::super::records::{RepositoryId, TagRecord, Timestamp};
 use super::super::rows::{Row as _, TagChangeRow};
 use super::super::tables::owned_row;
 use super::super::{MetadataError, PreconditionFailed};
-use super::Transaction;
+use super::{Transaction, lower};
 use crate::oci::{Digest, RepositoryName, Tag};
 
 /// What a tag must be for a request to be done (RFC 9110, section 13.1).
@@ -88,7 +88,7 @@ impl Transaction<'_> {
         let sequence = self.change();
         self.tables.repositories.remove(keys::tag(id, tag).as_slice())?;
         self.tables.repositories.remove(keys::tag_of(id, &record.digest, tag).as_slice())?;
-        self.state.statistics.tags -= 1;
+        lower(&mut self.state.statistics.tags, 1);
         self.record_tag_change(
             sequence,
             &TagChangeRow {

@@ -1,6 +1,6 @@
 use super::super::rows::{Row as _, UploadRow};
 use super::super::{MetadataError, UploadId, UploadRecord};
-use super::Transaction;
+use super::{Transaction, lower};
 
 impl Transaction<'_> {
     /// Stores an upload session, in place of what was stored of it before.
@@ -19,7 +19,7 @@ impl Transaction<'_> {
             return Ok(false);
         }
         self.change();
-        self.state.statistics.uploads -= 1;
+        lower(&mut self.state.statistics.uploads, 1);
         Ok(true)
     }
 }
