@@ -349,6 +349,42 @@ fn changes_of_rules_act_at_once_and_after_trouble() {
 }
 
 #[test]
+fn roles_that_are_too_large_are_the_trouble_of_their_own_namespace() {
+    let installation = Installation::start();
+    let cluster = &installation.cluster;
+    let owner = installation.owner("modest");
+    installation.client(&owner).push_image("modest/app", "v1", "x");
+    let jane = User::new("jane", &[]);
+    let client = installation.client(&jane);
+    let pull = || client.get("/v2/modest/app/manifests/v1");
+    cluster.grant("modest", "jane", &jane, &["get"], &["app"]);
+    until("the rule acts", 200, pull);
+    // More than the registry takes at once, all of one tenant.
+    let huge = installation.owner("huge");
+    let patterns: Vec<String> = (0..256).map(|number| format!("{number:04096}")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    for number in 0..17 {
+        cluster.grant(
+            "huge",
+            &format!("huge-{number:02}"),
+            &huge,
+            &["get"],
+            &[&patterns[..], &[&number.to_string()]].concat(),
+        );
+    }
+    cluster.remove(RBAC, "RoleBinding", "modest", "jane");
+    until("it is revoked", 403, pull);
+    cluster.grant("modest", "jane", &jane, &["get"], &["app"]);
+    until("it is granted again", 200, pull);
+    eventually("the log says whose roles are too large", || {
+        let log = installation.kapi.log();
+        log.lines()
+            .any(|line| line.contains("too large for the registry") && line.contains("huge"))
+            .then_some(())
+    });
+}
+
+#[test]
 fn a_mount_takes_the_right_to_pull_from_its_source() {
     let installation = Installation::start();
     let owner = installation.client(&installation.owner("source"));

@@ -575,10 +575,18 @@ fn what_cannot_be_accepted_is_406_and_415() {
     delete(protobuf, "k8s\0").expect(415);
     delete("application/json", r#"{"dryRun":["Some"]}"#).expect(422);
     delete("application/json", r#"{"preconditions":{"uid":"another"}}"#).expect(409);
+    delete("application/json", r#"{"preconditions":{"resourceVersion":"no-number"}}"#).expect(409);
     delete("application/json", "{").expect(400);
+    let unreadable = Request::new("DELETE", format!("{list}/{name}")).header("Accept", protobuf);
+    direct.send_as(&User::admin(), unreadable).expect(406);
     assert_eq!(get("").json()["items"].as_array().map(Vec::len), Some(3));
     let whole = Request::new("DELETE", format!("/apis/{GROUP_VERSION}/payloadrepositorytags"));
     direct.send_as(&User::admin(), whole).expect(405);
+    for (method, target) in
+        [("DELETE", format!("{list}/{name}/status")), ("POST", "/apis/nothing".to_owned())]
+    {
+        direct.send_as(&User::admin(), Request::new(method, target)).expect(404);
+    }
 }
 
 #[test]

@@ -4,21 +4,38 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use interface::{
-    AnswerReview, Call, Caller, Change, ChangeKind, Changes, DeleteAllTags, DeleteTag, Failure, GetTag,
-    ListPrefixes, ListTags, Namespace, NextReviews, ObjectName, Position, Preconditions, PurgeNamespace,
-    Reason, Rule, SetNamespaces, SetRules, Subject, Tag, TagPage, Verb, Verdict, WatchTags,
+    AnswerReview, Call, Caller, Change, ChangeKind, Changes, ClearReadOnly, DeleteAllTags, DeleteTag,
+    Failure, GetTag, ListPrefixes, ListTags, Namespace, NextReviews, ObjectName, Position, Preconditions,
+    PurgeNamespace, Reason, Rule, SetNamespaces, SetReadOnly, SetRules, Subject, Tag, TagPage, Verb, Verdict,
+    WatchTags,
 };
 use serde_json::json;
 use tests::authority::{Authority, Certificate};
 use tests::client::Client;
+use tests::component::KUBERNETES;
 use tests::content::{DOCKER_MANIFEST, Manifest, OCI_CONFIG, OCI_INDEX, descriptor, image};
 use tests::http::{Connection, Request};
 use tests::private::{Private, SERVER_NAME, Stream, request};
 use tests::private_tls::{PrivateTls, private_address};
 use tests::server::{Launch, Server};
 
+const CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
+
+/// A user of the settings with the password "secret1", and nobody else pulls or pushes.
+const JANE: &str = r#"
+users:
+  jane:
+    passwordHash: "$2b$04$abcdefghijklmnopqrstuuCHf7DUmNUvMBdGje9JveOQe49tH5xFK"
+    projects: [{name: ns, access: FULL}, {name: ns2, access: FULL}]
+"#;
+
 fn list(namespace: Option<&str>) -> ListTags {
-    ListTags { caller: Caller::Unrestricted, namespace: namespace.map(Into::into), after: None, limit: None }
+    ListTags { caller: controller(), namespace: namespace.map(Into::into), after: None, limit: None }
+}
+
+/// The cluster's namespace controller, whom no rule holds.
+fn controller() -> Caller {
+    Caller::Unrestricted { name: CONTROLLER.into() }
 }
 
 fn user(name: &str) -> Caller {
@@ -26,12 +43,12 @@ fn user(name: &str) -> Caller {
 }
 
 fn get(namespace: &str, path: &str, tag: &str) -> GetTag {
-    GetTag { caller: Caller::Unrestricted, namespace: namespace.into(), name: ObjectName::new(path, tag) }
+    GetTag { caller: controller(), namespace: namespace.into(), name: ObjectName::new(path, tag) }
 }
 
 fn delete(namespace: &str, path: &str, tag: &str) -> DeleteTag {
     DeleteTag {
-        caller: Caller::Unrestricted,
+        caller: controller(),
         namespace: namespace.into(),
         name: ObjectName::new(path, tag),
         preconditions: Preconditions::default(),
@@ -40,12 +57,12 @@ fn delete(namespace: &str, path: &str, tag: &str) -> DeleteTag {
 }
 
 fn delete_all(namespace: &str) -> DeleteAllTags {
-    DeleteAllTags { caller: Caller::Unrestricted, namespace: namespace.into(), names: None, dry_run: false }
+    DeleteAllTags { caller: controller(), namespace: namespace.into(), names: None, dry_run: false }
 }
 
 /// What changed after a number, without waiting.
 fn watch(after: u64) -> WatchTags {
-    WatchTags { caller: Caller::Unrestricted, namespace: None, after, limit: 1000, wait_seconds: 0 }
+    WatchTags { caller: controller(), namespace: None, after, limit: 1000, wait_seconds: 0 }
 }
 
 fn rule(user: &str, namespace: Option<&str>, verbs: &[Verb], patterns: &[&str]) -> Rule {
@@ -252,7 +269,7 @@ fn deletes_obey_their_preconditions() {
     // The manifest stays, with its other tag.
     client.assert_manifest("ns/app", "v2", &manifest);
     client.assert_manifest("ns/app", &manifest.digest(), &manifest);
-    for name in ["audit", "delete tag", "ns/app", "v1", "unrestricted", &tag.digest] {
+    for name in ["audit", "delete tag", "ns/app", "v1", CONTROLLER, &tag.digest] {
         let log = server.log();
         assert!(log.lines().any(|line| line.contains("delete tag") && line.contains(name)), "{name}: {log}");
     }
@@ -291,8 +308,8 @@ fn a_namespace_is_emptied_of_its_tags_and_of_no_others() {
 
 #[test]
 fn callers_see_and_delete_what_the_rules_allow() {
-    let server = Server::start();
-    let (client, private) = (server.client(), server.private());
+    let server = Launch::new().config(JANE).start();
+    let (client, private) = (server.client().with_basic("jane", "secret1"), server.private());
     for repository in ["ns/front/web", "ns/back", "ns2/front/web"] {
         push_tags(&client, repository, &["a".into(), "b".into()]);
     }
@@ -364,6 +381,103 @@ fn callers_see_and_delete_what_the_rules_allow() {
     private.must(&SetRules { rules: vec![rule("nobody", Some("ns"), &[Verb::Get], &["back"])] });
     assert_eq!(listed(&nobody, None), ["ns/back:a", "ns/back:b"]);
     assert_eq!(listed(&reader, None).len(), 0);
+}
+
+#[test]
+fn who_may_pull_by_the_settings_sees_and_gets_and_deletes_by_rules_alone() {
+    for (anonymous, expected) in [("none", 0), ("read", 2), ("write", 2)] {
+        let settings = format!("{JANE}anonymous: {anonymous}\nallowOpen: true\n");
+        let server = Launch::new().config(settings).start();
+        let (client, private) = (server.client().with_basic("jane", "secret1"), server.private());
+        let after = private.must(&list(None)).sequence;
+        push_tags(&client, "ns/app", &["a".into(), "b".into()]);
+        private.must(&SetRules { rules: vec![rule("cleaner", Some("ns"), &[Verb::Delete], &["app"])] });
+        let (nobody, cleaner) = (user("nobody"), user("cleaner"));
+        for caller in [&nobody, &cleaner] {
+            let page = private.must(&ListTags { caller: caller.clone(), ..list(Some("ns")) });
+            assert_eq!(page.tags.len(), expected, "{anonymous}");
+            let changes = private.must(&WatchTags { caller: caller.clone(), ..watch(after) });
+            assert_eq!(changes.changes.len(), expected, "{anonymous}");
+            let got = private.call(&GetTag { caller: caller.clone(), ..get("ns", "app", "a") });
+            assert_eq!(got.is_ok(), expected > 0, "{anonymous}");
+        }
+        let one = DeleteTag { caller: nobody.clone(), ..delete("ns", "app", "a") };
+        refused(&private, &one, Reason::Denied);
+        let all = |caller: Caller| DeleteAllTags { caller, ..delete_all("ns") };
+        match expected {
+            // Nothing is seen, so nothing is meant.
+            0 => assert_eq!(private.must(&all(nobody)).tags, []),
+            _ => {
+                refused(&private, &all(nobody), Reason::Denied);
+            }
+        }
+        assert_eq!(private.must(&all(cleaner)).tags.len(), expected);
+        let left = private.must(&list(None)).tags;
+        assert_eq!(left.len(), 2 - expected, "{anonymous}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_deleted_also_while_nothing_can_be_written() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    push_tags(&client, "ns/app", &["a".into()]);
+    client.push_blob("only-blobs/app", b"a blob");
+    private.must(&SetReadOnly {
+        owner: "jane".into(),
+        reason: "a test".into(),
+        lasting_seconds: 600,
+        drain_seconds: 0,
+    });
+    // The cluster asks for this in each namespace that is deleted.
+    for namespace in ["none", "only-blobs", "n"] {
+        for dry_run in [false, true] {
+            let deleted = private.must(&DeleteAllTags { dry_run, ..delete_all(namespace) });
+            assert_eq!((deleted.tags, deleted.sequence > 0), (vec![], true), "{namespace}");
+        }
+    }
+    let named = |tag: &str| {
+        let names = Some(vec![ObjectName::new("app", tag)]);
+        DeleteAllTags { names, ..delete_all("ns") }
+    };
+    assert_eq!(private.must(&named("none")).tags, []);
+    for dry_run in [false, true] {
+        refused(&private, &DeleteAllTags { dry_run, ..named("a") }, Reason::ReadOnly);
+        refused(&private, &DeleteAllTags { dry_run, ..delete_all("ns") }, Reason::ReadOnly);
+        refused(&private, &DeleteTag { dry_run, ..delete("ns", "app", "a") }, Reason::ReadOnly);
+        for (namespace, path, tag) in [("ns", "app", "b"), ("ns", "other", "a"), ("none", "app", "a")] {
+            let missing = DeleteTag { dry_run, ..delete(namespace, path, tag) };
+            refused(&private, &missing, Reason::NotFound);
+        }
+    }
+    assert_eq!(client.tags("ns/app"), ["a"]);
+    private.must(&ClearReadOnly { owner: None });
+    assert_eq!(private.must(&delete_all("ns")).tags.len(), 1);
+}
+
+#[test]
+fn rules_that_stand_for_too_much_are_not_compiled() {
+    let server = Launch::new().config(JANE).start();
+    let (client, private) = (server.client().with_basic("jane", "secret1"), server.private());
+    push_tags(&client, "ns/app", &["a".into()]);
+    push_tags(&client, "ns2/app", &["a".into()]);
+    // Two roles, as large as a cluster stores them, of patterns that stand for 3,840 characters each.
+    let braces = "{a,b}".repeat(8);
+    let patterns: Vec<String> = (0..28_000).map(|number| format!("{number:06}{braces}")).collect();
+    let heavy = |user: &str| Rule { patterns: patterns.clone(), ..rule(user, Some("ns"), &[Verb::Get], &[]) };
+    let rules =
+        || vec![heavy("greedy"), heavy("other"), rule("modest", Some("ns2"), &[Verb::Get], &["{app,web}"])];
+    private.must(&SetRules { rules: rules() });
+    private.must(&SetRules { rules: rules() });
+    let listed = |name: &str| private.must(&ListTags { caller: user(name), ..list(None) }).tags.len();
+    assert_eq!((listed("greedy"), listed("modest")), (0, 1));
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("stand for too much")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("ns") && lines[0].contains("27864"), "{lines:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("KiB");
+    assert!(peak_kib < 256 << 10, "{peak_kib} KiB");
 }
 
 fn told(changes: &Changes) -> Vec<(ChangeKind, String)> {
@@ -488,8 +602,9 @@ fn changes_that_are_no_longer_kept_are_said_to_be() {
 
 #[test]
 fn a_namespace_that_is_gone_is_purged() {
-    let server = Server::start();
-    let (client, private) = (server.client(), server.private());
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut server = Launch::new().root(directory.path()).start();
+    let client = server.client();
     let many: Vec<String> = (0..150).map(|number| format!("t{number}")).collect();
     push_tags(&client, "gone/many", &many);
     for number in 0..5 {
@@ -500,6 +615,11 @@ fn a_namespace_that_is_gone_is_purged() {
     client.push_image("gone2/app", "latest", "stays");
     client.push_image("gone", "latest", "a repository of that name");
     client.begin_upload("started/here");
+    // From when it serves a cluster, a name of one segment can only be there from before.
+    server.stop();
+    let settings = format!("{KUBERNETES}anonymous: write\nallowOpen: true\n");
+    let server = Launch::new().root(directory.path()).config(settings).start();
+    let (client, private) = (server.client(), server.private());
     let prefixes = || private.must(&ListPrefixes {}).prefixes;
     assert_eq!(prefixes(), ["gone", "gone2", "started"]);
 
@@ -526,8 +646,27 @@ fn a_namespace_that_is_gone_is_purged() {
     assert_eq!(private.must(&purge), Default::default());
 
     // The same can be pushed again.
+    private.must(&namespaces(&["gone"]));
     let again = client.push_image("gone/many", "latest", "gone/many");
     client.assert_manifest("gone/many", "latest", &again);
+}
+
+#[test]
+fn a_registry_that_serves_no_cluster_is_not_purged() {
+    let server = Server::start();
+    let (client, private) = (server.client(), server.private());
+    push_tags(&client, "ns/app", &["a".into()]);
+    let session = client.begin_upload("ns/app");
+    let purge = PurgeNamespace { namespace: "ns".into() };
+    // Whatever somebody says there is.
+    let failure = refused(&private, &purge, Reason::Conflict);
+    assert!(failure.message.contains("kubernetes.enabled"), "{failure:?}");
+    private.must(&namespaces(&["kube-system"]));
+    refused(&private, &purge, Reason::Conflict);
+    assert_eq!(client.tags("ns/app"), ["a"]);
+    client.get(&session).expect(204);
+    // A deletion that is asked for is one all the same.
+    assert_eq!(private.must(&delete_all("ns")).tags.len(), 1);
 }
 
 #[test]
@@ -557,10 +696,11 @@ fn what_is_no_call_is_refused() {
         failure.reason
     };
     let post = |path: &str, body: &str| send(Request::new("POST", path).body(body));
-    for body in ["", "{", "[]", "null", r#"{"caller":"nobody"}"#, r#"{"caller":"unrestricted","limit":-1}"#] {
+    const NO_LIMIT: &str = r#"{"caller":{"unrestricted":{"name":"jane"}},"limit":-1}"#;
+    for body in ["", "{", "[]", "null", r#"{"caller":"nobody"}"#, r#"{"caller":"unrestricted"}"#, NO_LIMIT] {
         assert_eq!(post("/v1/tags/list", body), Reason::Invalid, "{body}");
     }
-    let with_name = r#"{"caller":"unrestricted","namespace":"ns","name":"UPPER"}"#;
+    let with_name = r#"{"caller":{"unrestricted":{"name":"jane"}},"namespace":"ns","name":"UPPER"}"#;
     assert_eq!(post("/v1/tags/get", with_name), Reason::Invalid);
     for path in ["/", "/v1", "/v1/", "/v1/tags", "/v2/", "/v1/tags/list/", "/v1/Tags/list"] {
         assert_eq!(post(path, "{}"), Reason::NotFound, "{path}");

@@ -58,7 +58,7 @@ fn writes_are_turned_away_and_reads_do_not_notice() {
     assert_held(client.delete(format!("/v2/ns/app/blobs/{blob}")), "jane");
     assert_held(client.delete(&session), "jane");
     let tag = DeleteTag {
-        caller: Caller::Unrestricted,
+        caller: Caller::Unrestricted { name: "jane".into() },
         namespace: "ns".into(),
         name: ObjectName::new("app", "v1"),
         preconditions: Preconditions::default(),
@@ -67,8 +67,8 @@ fn writes_are_turned_away_and_reads_do_not_notice() {
     let failure = private.call(&tag).expect_err("read-only");
     assert_eq!(failure.reason, Reason::ReadOnly);
     assert!(failure.message.contains("by jane"), "{failure:?}");
-    let all =
-        DeleteAllTags { caller: Caller::Unrestricted, namespace: "ns".into(), names: None, dry_run: false };
+    let caller = Caller::Unrestricted { name: "jane".into() };
+    let all = DeleteAllTags { caller, namespace: "ns".into(), names: None, dry_run: false };
     assert_eq!(private.call(&all).expect_err("read-only").reason, Reason::ReadOnly);
 
     client.assert_manifest("ns/app", "v1", &manifest);

@@ -10,20 +10,23 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::Api;
+use super::handshakes::Handshake;
 use super::lifecycle::Lifecycle;
 use crate::tls::Peer;
 
 /// How long a client may take to shake hands.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// How long the connection of somebody else than the front proxy lasts: long enough for probes.
+/// How long the connection of somebody else than the front proxy takes requests: long enough for probes. Where it turns
+/// out to be the front proxy's after all, as it was made before anything was known of that one, it is asked to make
+/// another, which has the limits that are its own.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 
-/// How long it has to end then.
+/// How long a stranger's requests have to end then; there is no such limit for the front proxy's, watches among them.
 const STRANGER_GRACE: Duration = Duration::from_secs(5);
 
 /// Requests at once on one connection of HTTP/2: each kube-apiserver sends everything over one, watches among it.
@@ -59,35 +62,42 @@ pub(super) struct Connection {
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
-#[error("there are too many connections of others than the front proxy")]
-struct TooManyStrangers;
+enum Crowded {
+    #[error("there are too many connections of others than the front proxy")]
+    Strangers,
+    #[error("too many clients are shaking hands, and this one took longest")]
+    Handshakes,
+}
 
 impl Connection {
-    /// Serves what is sent over a stream, until the client or the program ends. `handshake` is given back when hands are
-    /// shaken.
+    /// Serves what is sent over a stream, until the client or the program ends.
     pub(super) async fn serve(
         self,
         stream: TcpStream,
-        handshake: Option<OwnedSemaphorePermit>,
+        mut handshake: Handshake,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let Self { api, acceptor, strangers, lifecycle } = self;
         stream.set_nodelay(true)?;
-        let stream = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await??;
+        let stream = tokio::select! {
+            stream = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)) => stream??,
+            () = handshake.displaced() => return Err(Crowded::Handshakes.into()),
+        };
+        drop(handshake);
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let chain = session.peer_certificates().unwrap_or_default();
         let peer = Peer::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
         let is_stranger = !api.trusts(&peer);
-        let _place = if is_stranger {
-            Some(strangers.try_acquire_owned().map_err(|_| TooManyStrangers)?)
+        let place = if is_stranger {
+            Some(strangers.try_acquire_owned().map_err(|_| Crowded::Strangers)?)
         } else {
             None
         };
-        drop(handshake);
 
         let peer = Arc::new(peer);
+        let (own_api, own_peer) = (api.clone(), peer.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let (api, peer) = (api.clone(), peer.clone());
+            let (api, peer) = (own_api.clone(), own_peer.clone());
             async move { Ok::<_, Infallible>(api.respond(&peer, request).await) }
         });
         let builder = builder(is_http2, is_stranger);
@@ -99,9 +109,10 @@ impl Connection {
             () = tokio::time::sleep(STRANGER_TIME), if is_stranger => {}
         }
         connection.as_mut().graceful_shutdown();
-        if is_stranger {
+        if is_stranger && !api.trusts(&peer) {
             return tokio::time::timeout(STRANGER_GRACE, connection).await?;
         }
+        drop(place);
         connection.await
     }
 }

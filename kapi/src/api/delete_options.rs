@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use interface::Preconditions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
-use super::query::{Parameters, number};
+use super::query::Parameters;
 use super::status::{FieldError, Refusal};
 
 /// The part of `DeleteOptions` that means something here: a tag has no dependents and goes at once.
@@ -64,7 +64,7 @@ impl Deletion {
             dry_run: !dry_run.is_empty(),
             preconditions: Preconditions {
                 uid: preconditions.uid,
-                sequence: preconditions.resource_version.as_deref().map(number).transpose()?,
+                sequence: preconditions.resource_version.as_deref().map(sequence),
             },
         })
     }
@@ -82,6 +82,13 @@ fn from_parameters(parameters: &Parameters) -> Result<DeleteOptions, Refusal> {
         options.preconditions.get_or_insert_default().uid = Some(uid.to_owned());
     }
     Ok(options)
+}
+
+/// The number that a resourceVersion stands for. The kube-apiserver compares texts, so that one that is no number, or is
+/// written in another way, is that of no object; and so is 0.
+fn sequence(resource_version: &str) -> u64 {
+    let number = resource_version.parse::<u64>().ok();
+    number.filter(|number| number.to_string() == resource_version).unwrap_or(0)
 }
 
 fn is_json(value: &HeaderValue) -> bool {
@@ -139,6 +146,11 @@ mod tests {
         assert_eq!(body(&sent, "uid=b"), Ok(with(Some("a"), Some(7))));
         assert_eq!(body(&json!({}), "uid=b"), Ok(with(Some("b"), None)));
         assert_eq!(read(None, "", "uid=b"), Ok(with(Some("b"), None)));
+        // No object has these.
+        for version in ["", "0", "x", "007", "+7", "99999999999999999999"] {
+            let sent = json!({"preconditions": {"resourceVersion": version}});
+            assert_eq!(body(&sent, ""), Ok(with(None, Some(0))), "{version}");
+        }
     }
 
     #[test]
@@ -152,7 +164,6 @@ mod tests {
             (json!({"dryRun": ["All", ""]}), 422, "dryRun: Unsupported value: \"\""),
             (json!({"propagationPolicy": "Away"}), 422, "propagationPolicy: Unsupported value: \"Away\""),
             (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422, "cannot be both set"),
-            (json!({"preconditions": {"resourceVersion": "x"}}), 400, "invalid resource version"),
             (json!({"dryRun": "All"}), 400, "no DeleteOptions"),
             (json!({"kind": "Pod"}), 400, "no DeleteOptions"),
             (json!([]), 400, "no DeleteOptions"),

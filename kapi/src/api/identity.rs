@@ -66,7 +66,7 @@ impl Identity {
     /// On whose behalf the registry is asked.
     pub fn caller(&self) -> Caller {
         if self.is_unrestricted() {
-            Caller::Unrestricted
+            Caller::Unrestricted { name: self.name.clone() }
         } else {
             Caller::User { name: self.name.clone(), groups: self.groups.clone() }
         }
@@ -158,7 +158,7 @@ mod tests {
             ("system:serviceaccount:kube-system:generic-garbage-collector", &[]),
             ("jane", &["dev", "system:masters"]),
         ] {
-            assert_eq!(caller(name, groups), Caller::Unrestricted, "{name}");
+            assert_eq!(caller(name, groups), Caller::Unrestricted { name: name.to_owned() }, "{name}");
         }
         for (name, groups) in [
             ("system:masters", &["system:authenticated"][..]),

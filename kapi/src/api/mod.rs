@@ -10,6 +10,7 @@ mod continue_token;
 mod delete_options;
 mod discovery;
 mod document;
+mod handshakes;
 mod health;
 mod identity;
 mod lifecycle;
@@ -47,7 +48,7 @@ use discovery::Discovery;
 use identity::Identity;
 pub use lifecycle::{Lifecycle, Phase};
 use metrics::Metrics;
-use objects::ACCESS_RESOURCE;
+use objects::{ACCESS_RESOURCE, RESOURCE};
 use openapi::OpenApi;
 use query::{ListQuery, Parameters};
 use route::Target;
@@ -106,7 +107,7 @@ impl Api {
         let target = Target::of(parts.uri.path());
         let response = match self.answer(peer, &target, &parts, body).await {
             Ok(response) => response,
-            Err(refusal) => body::refusal(&refusal),
+            Err(refusal) => body::refusal(&about(&target, refusal)),
         };
         self.metrics.answered(target.label(), verb_label(&parts.method), response.status());
         tracing::debug!(
@@ -138,7 +139,10 @@ impl Api {
             Target::AllTags | Target::Tags { .. } | Target::Tag { .. } => {
                 self.tags(&identity, target, parts, &parameters, body).await
             }
-            _ if parts.method != Method::GET => Err(Refusal::method_not_allowed()),
+            // What is not there is so for every method.
+            _ if parts.method != Method::GET && *target != Target::Nothing => {
+                Err(Refusal::method_not_allowed())
+            }
             _ => self.get(&identity, target, parts, &parameters),
         }
     }
@@ -234,7 +238,7 @@ impl Api {
             }
             (&Method::DELETE, Target::Tag { name, namespace }, _) => {
                 let deletion = Deletion::read(headers, &body::read(body).await?, parameters)?;
-                tags.delete(namespace, name, deletion).await
+                tags.delete(headers, namespace, name, deletion).await
             }
             (&Method::DELETE, Target::Tags { namespace }, _) => {
                 let deletion = Deletion::read(headers, &body::read(body).await?, parameters)?;
@@ -243,6 +247,17 @@ impl Api {
             }
             _ => Err(Refusal::method_not_allowed()),
         }
+    }
+}
+
+/// Says which objects a refusal is about, where the path names some.
+fn about(target: &Target, refusal: Refusal) -> Refusal {
+    match target {
+        Target::AllTags | Target::Tags { .. } => refusal.of(RESOURCE, ""),
+        Target::Tag { name, .. } => refusal.of(RESOURCE, name),
+        Target::Accesses => refusal.of(ACCESS_RESOURCE, ""),
+        Target::Access { name } => refusal.of(ACCESS_RESOURCE, name),
+        _ => refusal,
     }
 }
 

@@ -237,7 +237,7 @@ fn contradictions_of_a_watch(parameters: &Parameters, send_initial_events: Optio
 }
 
 /// Reads a resourceVersion that is neither absent nor `0`.
-pub fn number(text: &str) -> Result<u64, Refusal> {
+fn number(text: &str) -> Result<u64, Refusal> {
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
     text.parse().ok().filter(|_| is_decimal).ok_or_else(|| {
         Refusal::bad_request(format!(

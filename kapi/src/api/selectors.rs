@@ -269,6 +269,11 @@ impl FieldSelector {
         })
     }
 
+    /// Whether it can select objects of one name only.
+    pub fn is_one_name(&self) -> bool {
+        self.requirements.iter().any(|it| it.field == Field::Name && it.is_equal)
+    }
+
     /// The one namespace that it can select objects of, where it says so.
     pub fn namespace(&self) -> Option<&str> {
         let mut requirements = self.requirements.iter();

@@ -7,17 +7,15 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::Api;
 use super::connection::Connection;
+use super::handshakes::Handshakes;
 use super::lifecycle::{Lifecycle, Phase};
 use crate::tls::AnyClient;
-
-/// Connections at once that have not shaken hands.
-const HANDSHAKES_MAX: usize = 512;
 
 /// Connections at once of others than the front proxy. That one's are not counted, so that no crowd locks it out.
 const STRANGERS_MAX: usize = 512;
@@ -44,7 +42,7 @@ pub async fn serve(
     limits: Limits,
 ) -> Result<(), rustls::Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls_config(certificate)?));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Handshakes::default();
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let mut connections = JoinSet::new();
     let end = drained(lifecycle, limits.drain);
@@ -53,7 +51,8 @@ pub async fn serve(
         tokio::select! {
             () = &mut end => break,
             Some(_) = connections.join_next() => {}
-            (stream, handshake) = accept(&listener, &handshakes) => {
+            stream = accept(&listener) => {
+                let handshake = handshakes.begin();
                 let connection = Connection {
                     api: api.clone(),
                     acceptor: acceptor.clone(),
@@ -95,16 +94,11 @@ async fn drained(lifecycle: &Lifecycle, time: Duration) {
     }
 }
 
-/// Accepts a connection, once there is room for one more handshake.
-async fn accept(
-    listener: &TcpListener,
-    handshakes: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // Nobody closes the semaphore.
-    let handshake = handshakes.clone().acquire_owned().await.ok();
+/// Accepts a connection.
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, handshake),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

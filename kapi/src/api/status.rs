@@ -58,13 +58,21 @@ impl Refusal {
         }))
     }
 
-    /// Says which tag it is about.
-    fn about(mut self, name: &str) -> Self {
+    /// Says which object of a resource of ours it is about, or, where the name is empty, that it is about many; unless it
+    /// says what it is about.
+    pub fn of(mut self, resource: &str, name: &str) -> Self {
         let details = self.0.details.get_or_insert_default();
-        details.name = Some(name.to_owned()).filter(|name| !name.is_empty());
-        details.group = Some(GROUP.to_owned());
-        details.kind = Some(RESOURCE.to_owned());
+        if details.kind.is_none() {
+            details.name = Some(name.to_owned()).filter(|name| !name.is_empty());
+            details.group = Some(GROUP.to_owned());
+            details.kind = Some(resource.to_owned());
+        }
         self
+    }
+
+    /// Says which tag it is about.
+    fn about(self, name: &str) -> Self {
+        self.of(RESOURCE, name)
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
@@ -98,9 +106,7 @@ impl Refusal {
     /// 404, for an object of a resource of ours.
     pub fn not_found(resource: &str, name: &str) -> Self {
         let message = format!("{resource}.{GROUP} {name:?} not found");
-        let mut refusal = Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(name);
-        refusal.0.details.get_or_insert_default().kind = Some(resource.to_owned());
-        refusal
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).of(resource, name)
     }
 
     /// 405.
@@ -124,6 +130,11 @@ impl Refusal {
     /// 410, for changes that are no longer kept.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// 410, for a watch after a version whose successors are no longer kept: those after `oldest` are.
+    pub fn too_old_version(asked: u64, oldest: u64) -> Self {
+        Self::expired(format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// 413.

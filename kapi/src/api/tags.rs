@@ -92,10 +92,13 @@ impl Tags<'_> {
     /// `DELETE` of one.
     pub async fn delete(
         &self,
+        headers: &HeaderMap,
         namespace: &str,
         name: &str,
         deletion: Deletion,
     ) -> Result<Response<Body>, Refusal> {
+        // The answer is a Status in whatever form, but nothing is deleted for those who cannot read that.
+        form(headers, Shape::Object)?;
         let Deletion { dry_run, preconditions } = deletion;
         let call = DeleteTag {
             caller: self.identity.caller(),

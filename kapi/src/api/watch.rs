@@ -1,8 +1,10 @@
 //! Watches: an answer that goes on, a line for each event.
 //!
-//! A watch pulls: the next changes are asked for when the client has taken the ones before, so that a slow client holds
-//! little here but its place. That place is a number, the registry's sequence, which is also its `resourceVersion`; a client
-//! that comes back with a number whose successors are forgotten is told so (410), and lists again.
+//! A watch pulls: what comes next is asked for when the client has taken what came before, so that a slow client holds no
+//! more here than its place and what was asked for last: a page of the state that the watch begins with
+//! ([`PAGE_TAGS`](super::pages::PAGE_TAGS)), or [`EVENTS_AT_ONCE`] changes. The place in the state is a tag; the place among
+//! changes is a number, the registry's sequence, which is also its `resourceVersion`. A client that comes back with a number
+//! whose successors are forgotten is told so (410), and lists again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,7 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use interface::{Caller, Change, ChangeKind, Changes, Reason, Tag, WAIT_SECONDS_MAX, WatchTags};
+use interface::{
+    Caller, Change, ChangeKind, Changes, ListTags, Reason, Tag, TagPage, WAIT_SECONDS_MAX, WatchTags,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use tokio::time::Instant;
 
@@ -26,7 +30,7 @@ use super::pages::Pages;
 use super::query::{ListQuery, Version, WatchQuery};
 use super::status::Refusal;
 use super::watch_places::{WatchPlace, WatchPlaces};
-use crate::registry::{CallError, Registry};
+use crate::registry::Registry;
 
 /// How often a client is told how far the watch is.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
@@ -117,10 +121,10 @@ struct Start {
 
 /// What there was when the watch began.
 struct Initial {
-    /// What was read and not sent.
+    /// What was read and not sent: a page at most.
     tags: VecDeque<Tag>,
-    /// What has not been read. It is from a later state than the first page; the changes between follow, as they do for
-    /// all that happens after the first page.
+    /// Where to go on reading when that has been sent. What comes then is from a later state than the first page; the
+    /// changes between follow, as they do for all that happens after the first page.
     rest: Pages,
 }
 
@@ -130,14 +134,8 @@ impl Start {
         if asked.send_initial_events.unwrap_or(is_from_now) {
             return Self::with_state(source, query).await;
         }
-        let after = if is_from_now { source.version(query).await? } else { query.version.least() };
-        let Changes { sequence, changes } =
-            source.changes(after, 0).await.map_err(|error| match error.reason() {
-                Some(Reason::Expired) => {
-                    Refusal::expired(format!("too old resource version: {after}: {error}"))
-                }
-                _ => Refusal::of_call(error, ""),
-            })?;
+        let after = if is_from_now { source.state().await?.sequence } else { query.version.least() };
+        let Changes { sequence, changes } = source.changes(after, 0).await?;
         Ok(Self { initial: None, changes, after: sequence })
     }
 
@@ -155,14 +153,19 @@ impl Source {
         Pages::new(&self.registry, self.caller.clone(), self.namespace.as_deref(), &everything)
     }
 
-    /// The version of the state of now.
-    async fn version(&self, query: &ListQuery) -> Result<u64, Refusal> {
-        let one = ListQuery { limit: Some(1), continue_token: None, ..query.clone() };
-        let mut pages = Pages::new(&self.registry, self.caller.clone(), self.namespace.as_deref(), &one)?;
-        Ok(pages.first().await?.version)
+    /// The state of now, and as little of it as there can be.
+    async fn state(&self) -> Result<TagPage, Refusal> {
+        let call = ListTags {
+            caller: self.caller.clone(),
+            namespace: self.namespace.clone(),
+            after: None,
+            limit: Some(1),
+        };
+        self.registry.call(&call).await.map_err(|error| Refusal::of_call(error, ""))
     }
 
-    async fn changes(&self, after: u64, wait_seconds: u64) -> Result<Changes, CallError> {
+    /// The next changes. Where they are no longer kept, or where the registry has lost what it once said: 410.
+    async fn changes(&self, after: u64, wait_seconds: u64) -> Result<Changes, Refusal> {
         let call = WatchTags {
             caller: self.caller.clone(),
             namespace: self.namespace.clone(),
@@ -170,7 +173,13 @@ impl Source {
             limit: EVENTS_AT_ONCE,
             wait_seconds,
         };
-        self.registry.call(&call).await
+        match self.registry.call(&call).await {
+            Ok(changes) => Ok(changes),
+            Err(error) if matches!(error.reason(), Some(Reason::Expired | Reason::Future)) => {
+                Err(Refusal::too_old_version(after, self.state().await?.oldest))
+            }
+            Err(error) => Err(Refusal::of_call(error, "")),
+        }
     }
 }
 
@@ -282,12 +291,6 @@ impl From<Refusal> for Interruption {
             StatusCode::SERVICE_UNAVAILABLE => Self::Silent,
             _ => Self::Told(refusal),
         }
-    }
-}
-
-impl From<CallError> for Interruption {
-    fn from(error: CallError) -> Self {
-        Refusal::of_call(error, "").into()
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Prefixes {
 
 /// Removes all that is stored under a namespace that is gone: tags, manifests, links, upload sessions, repositories. The
 /// bytes go with the next collection. Fails with [`Reason::Conflict`](crate::Reason::Conflict) while the namespace is among those that
-/// exist ([`SetNamespaces`](crate::SetNamespaces)).
+/// exist ([`SetNamespaces`](crate::SetNamespaces)), and always by a registry that serves no cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurgeNamespace {

@@ -15,7 +15,10 @@ pub enum Caller {
     },
     /// Somebody who is not: the cluster's own controllers, which must see and delete everything whatever the rules say,
     /// and before there are any.
-    Unrestricted,
+    Unrestricted {
+        /// The user's name, for the audit log.
+        name: String,
+    },
 }
 
 /// A tag.
@@ -55,7 +58,8 @@ pub struct Position {
     pub name: ObjectName,
 }
 
-/// Lists the tags that the caller may see (`list` or `get`), in the order of [`Position`].
+/// Lists the tags that the caller may see (`list` or `get`, or what the settings let everybody pull), in the order of
+/// [`Position`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListTags {
@@ -85,7 +89,7 @@ pub struct TagPage {
     pub remaining: Option<u64>,
 }
 
-/// Gets one tag, with what it points at. The caller needs `get`.
+/// Gets one tag, with what it points at. The caller needs `get`, where the settings do not let everybody pull.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GetTag {
@@ -141,7 +145,8 @@ pub struct DeleteTag {
 }
 
 /// Deletes tags of a namespace: those that the caller may see. One that the caller may see and not delete fails the
-/// call before anything is deleted. When it answers, none of them is listed any more.
+/// call before anything is deleted. When it answers, none of them is listed any more. Where there are none, it succeeds also
+/// while the registry is read-only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteAllTags {

@@ -9,8 +9,8 @@ use super::namespaces::Namespaces;
 use super::reviews::{ReviewerId, Reviews};
 use super::{ClusterUser, NamespaceState, ReviewCounts, ReviewError, RuleSet};
 
-/// Bad patterns that the log names at a time.
-const BAD_PATTERNS_LOGGED_MAX: usize = 10;
+/// Bad patterns that the log names at a time, and namespaces whose patterns stand for too much.
+const LOGGED_MAX: usize = 10;
 
 /// What the cluster says: whose a token is, which rules there are, which namespaces exist.
 ///
@@ -41,18 +41,34 @@ impl Authority {
         self.is_enabled
     }
 
-    /// Sets the rules in place of those there are.
+    /// Sets the rules in place of those there are. It compiles them, and so is for a thread that may be busy with that for a
+    /// while.
     pub fn set_rules(&self, rules: Vec<interface::Rule>) {
         let rules = Arc::new(RuleSet::new(rules));
         let before = self.rules.swap(Some(rules.clone()));
         let is_new =
             |pattern: &&String| !before.as_ref().is_some_and(|rules| rules.bad_patterns().contains(*pattern));
-        for pattern in rules.bad_patterns().iter().filter(is_new).take(BAD_PATTERNS_LOGGED_MAX) {
+        for pattern in rules.bad_patterns().iter().filter(is_new).take(LOGGED_MAX) {
             let pattern: String = pattern.chars().take(super::PathGlob::LEN_MAX).collect();
             let error = super::PathGlob::parse(&pattern).err().map(|error| error.to_string());
             tracing::warn!(pattern, error, "a rule's pattern is none, and matches nothing");
         }
-        tracing::debug!(rules = rules.len(), bad_patterns = rules.bad_patterns().len(), "rules");
+        let is_new = |(namespace, _): &(&String, &usize)| {
+            !before.as_ref().is_some_and(|rules| rules.left_out().contains_key(*namespace))
+        };
+        for (namespace, patterns) in rules.left_out().iter().filter(is_new).take(LOGGED_MAX) {
+            tracing::warn!(
+                namespace,
+                patterns,
+                "the patterns of the namespace's rules stand for too much; so many of them match nothing"
+            );
+        }
+        tracing::debug!(
+            rules = rules.len(),
+            bad_patterns = rules.bad_patterns().len(),
+            namespaces_with_too_much = rules.left_out().len(),
+            "rules"
+        );
     }
 
     /// Sets the namespaces in place of those there are.

@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::fmt;
 
 /// A pattern of repository paths within a namespace, as rules have it (`resourceNames` of a role):
@@ -19,8 +18,9 @@ use std::fmt;
 /// takes no memory, and at most as many steps as the tokens times the length of the path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PathGlob {
-    /// What the pattern stands for, with the braces written out: the path has to fit one of these.
-    alternatives: Box<[Box<[Token]>]>,
+    /// What the pattern stands for, with the braces written out and [`Token::Either`] between: the path has to fit one of
+    /// these.
+    alternatives: Box<[Token]>,
     /// Classes of characters, one bit for each of ASCII, by which tokens name them.
     classes: Box<[u128]>,
 }
@@ -68,9 +68,11 @@ enum Token {
     Deep,
     /// The end of a segment.
     Slash,
+    /// The end of an alternative.
+    Either,
 }
 
-/// A pattern before its braces are written out.
+/// A part of a pattern before its braces are written out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {
     Token(Token),
@@ -87,26 +89,24 @@ impl PathGlob {
 
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, InvalidPathGlob> {
-        if text.len() > Self::LEN_MAX {
-            return Err(InvalidPathGlob::Long);
-        }
-        if !text.is_ascii() {
-            return Err(InvalidPathGlob::Character);
-        }
-        let text = text.to_ascii_lowercase();
-        let text = text.strip_prefix('/').unwrap_or(&text);
-        if text.is_empty() {
-            return Err(InvalidPathGlob::Empty);
-        }
-        let (pieces, classes) = pieces(text.as_bytes())?;
-        let alternatives = written_out(&pieces)?;
-        let alternatives = alternatives.iter().map(|tokens| settled(tokens)).collect();
-        Ok(Self { alternatives, classes: classes.into() })
+        let (pieces, classes) = pieces(text)?;
+        size(&pieces)?;
+        let Written(alternatives) = read(&pieces);
+        let alternatives: Vec<_> = alternatives.iter().map(|tokens| settled(tokens)).collect();
+        Ok(Self { alternatives: alternatives.join(&Token::Either).into(), classes: classes.into() })
+    }
+
+    /// How many tokens [`PathGlob::parse`] would make of a pattern, and two bytes of memory for each: computed, and not by
+    /// making them.
+    pub fn tokens(text: &str) -> Result<usize, InvalidPathGlob> {
+        let (pieces, _) = pieces(text)?;
+        size(&pieces)
     }
 
     /// Whether `path` is one of those that the pattern stands for. Expects it in lower case.
     pub fn matches(&self, path: &str) -> bool {
-        self.alternatives.iter().any(|tokens| self.fits(tokens, path.as_bytes()))
+        let mut alternatives = self.alternatives.split(|token| *token == Token::Either);
+        alternatives.any(|tokens| self.fits(tokens, path.as_bytes()))
     }
 
     /// Segment by segment. When the rest does not fit, only the last `**` that was met takes one segment more, because what
@@ -169,23 +169,34 @@ impl PathGlob {
             Token::Byte(expected) => expected == byte,
             Token::One => true,
             Token::Class(class) => byte.is_ascii() && self.classes[usize::from(class)] >> byte & 1 == 1,
-            Token::Run | Token::Pair | Token::Deep | Token::Slash => false,
+            Token::Run | Token::Pair | Token::Deep | Token::Slash | Token::Either => false,
         }
     }
 }
 
 impl fmt::Debug for PathGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PathGlob").field("alternatives", &self.alternatives.len()).finish_non_exhaustive()
+        f.debug_struct("PathGlob").field("tokens", &self.alternatives.len()).finish_non_exhaustive()
     }
 }
 
 /// Reads a pattern.
-fn pieces(text: &[u8]) -> Result<(Vec<Piece>, Vec<u128>), InvalidPathGlob> {
+fn pieces(text: &str) -> Result<(Vec<Piece>, Vec<u128>), InvalidPathGlob> {
+    if text.len() > PathGlob::LEN_MAX {
+        return Err(InvalidPathGlob::Long);
+    }
+    if !text.is_ascii() {
+        return Err(InvalidPathGlob::Character);
+    }
+    let text = text.to_ascii_lowercase();
+    let text = text.strip_prefix('/').unwrap_or(&text);
+    if text.is_empty() {
+        return Err(InvalidPathGlob::Empty);
+    }
     let mut pieces = Vec::with_capacity(text.len());
     let mut classes: Vec<u128> = Vec::new();
     let mut depth = 0_usize;
-    let mut rest = text;
+    let mut rest = text.as_bytes();
     while let [first, behind @ ..] = rest {
         rest = behind;
         pieces.push(match first {
@@ -266,59 +277,116 @@ fn member(text: &[u8]) -> Result<(u8, &[u8]), InvalidPathGlob> {
     Ok((*escaped, rest))
 }
 
-/// Writes the braces out, the first pair first, until there are none.
-fn written_out(pieces: &[Piece]) -> Result<Vec<Vec<Token>>, InvalidPathGlob> {
-    let mut done = Vec::new();
-    let mut todo = VecDeque::from([pieces.to_vec()]);
-    let mut size = pieces.len() + 1;
-    while let Some(pieces) = todo.pop_front() {
-        let Some(open) = pieces.iter().position(|piece| *piece == Piece::Open) else {
-            let tokens = pieces.iter().filter_map(|piece| match piece {
-                Piece::Token(token) => Some(*token),
-                Piece::Open | Piece::Comma | Piece::Close => None,
-            });
-            done.push(tokens.collect());
-            continue;
-        };
-        size -= pieces.len() + 1;
-        let (before, inside) = pieces.split_at(open);
-        let (alternatives, behind) = alternatives(&inside[1..]);
-        for alternative in alternatives {
-            let pieces = [before, alternative, behind].concat();
-            size += pieces.len() + 1;
-            if size > PathGlob::TOKENS_MAX {
-                return Err(InvalidPathGlob::TooMuch);
-            }
-            todo.push_back(pieces);
-        }
-    }
-    Ok(done)
+/// What a part of a pattern stands for: some alternatives, each a run of tokens.
+trait Meaning: Sized {
+    /// Nothing at all, not even the empty run.
+    fn nothing() -> Self;
+    /// The empty run alone.
+    fn empty() -> Self;
+    /// Each run with a token behind it.
+    fn then_token(self, token: Token) -> Self;
+    /// Each run with each of `next` behind it.
+    fn then(self, next: Self) -> Self;
+    /// These and those.
+    fn or(self, other: Self) -> Self;
 }
 
-/// What stands between the commas of a pair of braces, behind its `{`, and what follows its `}`.
-fn alternatives(pieces: &[Piece]) -> (Vec<&[Piece]>, &[Piece]) {
-    let (mut alternatives, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (index, piece) in pieces.iter().enumerate() {
+/// The runs themselves, with the braces written out.
+struct Written(Vec<Vec<Token>>);
+
+/// Only their numbers. They stay at the greatest there is where they would be greater.
+#[derive(Clone, Copy)]
+struct Counted {
+    runs: usize,
+    /// Of all runs together.
+    tokens: usize,
+}
+
+/// Reads the pieces of a pattern, of which it is known that the braces fit together.
+fn read<M: Meaning>(pieces: &[Piece]) -> M {
+    // Before the braces that are open: the alternatives that are complete, and the one that goes on behind the braces.
+    let mut outer: Vec<(M, M)> = Vec::new();
+    let (mut complete, mut run) = (M::nothing(), M::empty());
+    for piece in pieces {
         match piece {
-            Piece::Open => depth += 1,
-            Piece::Close if depth > 0 => depth -= 1,
-            Piece::Comma if depth == 0 => {
-                alternatives.push(&pieces[start..index]);
-                start = index + 1;
+            Piece::Token(token) => run = run.then_token(*token),
+            Piece::Open => {
+                outer.push((complete, run));
+                (complete, run) = (M::nothing(), M::empty());
             }
+            Piece::Comma => (complete, run) = (complete.or(run), M::empty()),
             Piece::Close => {
-                alternatives.push(&pieces[start..index]);
-                return (alternatives, &pieces[index + 1..]);
+                let inside = complete.or(run);
+                let (before, start) = outer.pop().unwrap_or((M::nothing(), M::empty()));
+                (complete, run) = (before, start.then(inside));
             }
-            Piece::Token(_) | Piece::Comma => {}
         }
     }
-    // Braces were counted before.
-    (alternatives, &[])
+    complete.or(run)
+}
+
+/// Tokens of a pattern when its braces are written out, with an end for each alternative.
+fn size(pieces: &[Piece]) -> Result<usize, InvalidPathGlob> {
+    let Counted { runs, tokens } = read(pieces);
+    let size = tokens.saturating_add(runs);
+    if size <= PathGlob::TOKENS_MAX { Ok(size) } else { Err(InvalidPathGlob::TooMuch) }
+}
+
+impl Meaning for Written {
+    fn nothing() -> Self {
+        Self(Vec::new())
+    }
+
+    fn empty() -> Self {
+        Self(vec![Vec::new()])
+    }
+
+    fn then_token(mut self, token: Token) -> Self {
+        self.0.iter_mut().for_each(|run| run.push(token));
+        self
+    }
+
+    fn then(self, next: Self) -> Self {
+        if let [run] = &*self.0
+            && run.is_empty()
+        {
+            return next;
+        }
+        Self(self.0.iter().flat_map(|run| next.0.iter().map(move |next| [&**run, next].concat())).collect())
+    }
+
+    fn or(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}
+
+impl Meaning for Counted {
+    fn nothing() -> Self {
+        Self { runs: 0, tokens: 0 }
+    }
+
+    fn empty() -> Self {
+        Self { runs: 1, tokens: 0 }
+    }
+
+    fn then_token(self, _: Token) -> Self {
+        Self { tokens: self.tokens.saturating_add(self.runs), ..self }
+    }
+
+    fn then(self, next: Self) -> Self {
+        let before = self.tokens.saturating_mul(next.runs);
+        let behind = next.tokens.saturating_mul(self.runs);
+        Self { runs: self.runs.saturating_mul(next.runs), tokens: before.saturating_add(behind) }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self { runs: self.runs.saturating_add(other.runs), tokens: self.tokens.saturating_add(other.tokens) }
+    }
 }
 
 /// Says of each `**` whether it is a whole segment.
-fn settled(tokens: &[Token]) -> Box<[Token]> {
+fn settled(tokens: &[Token]) -> Vec<Token> {
     let segments = tokens.split(|token| *token == Token::Slash);
     let segments: Vec<Vec<Token>> = segments
         .map(|segment| match segment {
@@ -328,7 +396,7 @@ fn settled(tokens: &[Token]) -> Box<[Token]> {
             }
         })
         .collect();
-    segments.join(&Token::Slash).into()
+    segments.join(&Token::Slash)
 }
 
 #[cfg(test)]
@@ -447,6 +515,25 @@ mod tests {
     }
 
     #[test]
+    fn what_braces_stand_for_is_counted_and_not_made() {
+        for (pattern, tokens) in [
+            ("app", 4),
+            ("a/**/[bc]?", 7),
+            ("{a,b}", 4),
+            ("{}", 1),
+            ("{,,}", 3),
+            ("x{a,bc}y", 9),
+            ("{a,b{c,d/e}}", 2 + 3 + 5),
+            ("000001{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", 256 * (6 + 8 + 1)),
+        ] {
+            assert_eq!(PathGlob::tokens(pattern), Ok(tokens), "{pattern}");
+        }
+        for pattern in ["{a,b}".repeat(100), "{,}".repeat(170), "{a,b}".repeat(9) + "cc"] {
+            assert_eq!(PathGlob::tokens(&pattern), Err(InvalidPathGlob::TooMuch), "{pattern}");
+        }
+    }
+
+    #[test]
     fn the_worst_patterns_are_answered_at_once() {
         let deep = "a/".repeat(126) + "b";
         let long = "a".repeat(255);
@@ -522,8 +609,9 @@ mod tests {
         #[test]
         fn nothing_that_looks_like_a_pattern_panics(pattern in r"[a-c*?/\[\]{},!^\\-]{0,40}", path in "[a-c/\\[*]{0,20}") {
             if let Ok(glob) = PathGlob::parse(&pattern) {
-                let size: usize = glob.alternatives.iter().map(|tokens| tokens.len() + 1).sum();
-                prop_assert!(size <= PathGlob::TOKENS_MAX);
+                // An end more than there are between.
+                prop_assert_eq!(PathGlob::tokens(&pattern), Ok(glob.alternatives.len() + 1));
+                prop_assert!(glob.alternatives.len() < PathGlob::TOKENS_MAX);
                 glob.matches(&path);
             }
         }

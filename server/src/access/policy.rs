@@ -110,7 +110,8 @@ impl AccessPolicy {
         identity.is_authenticated() || self.everybody_may(Action::Pull)
     }
 
-    fn everybody_may(&self, action: Action) -> bool {
+    /// Whether everybody may do `action` to every repository, by the settings and with or without a login.
+    pub fn everybody_may(&self, action: Action) -> bool {
         match self.anonymous {
             AnonymousAccess::None => false,
             AnonymousAccess::Read => action == Action::Pull,

@@ -3,12 +3,22 @@ use std::time::Duration;
 use engine::runtime;
 use interface::{AnswerReview, NextReviews, PendingWork, SetNamespaces, SetRules, WAIT_SECONDS_MAX};
 
+use super::refusal::Refusal;
 use super::service::Context;
 use crate::access::Reviewer;
 use crate::http::Body;
 
-pub(super) fn set_rules(context: &Context, call: SetRules) {
-    context.shared.authority.set_rules(call.rules);
+/// Sets the rules, on a thread that may be busy with it for a while. Calls have their turn as they come, so that rules never
+/// take the place of later ones.
+pub(super) async fn set_rules(context: &Context, call: SetRules) -> Result<(), Refusal> {
+    let turn = context.setting_rules.clone().lock_owned().await;
+    let shared = context.shared.clone();
+    let set = move || {
+        shared.authority.set_rules(call.rules);
+        // Also where the caller has gone meanwhile.
+        drop(turn);
+    };
+    Ok(runtime::blocking(set).await?)
 }
 
 pub(super) fn set_namespaces(context: &Context, call: SetNamespaces) {

@@ -229,6 +229,7 @@ impl Thread {
             shared: self.shared,
             stopping: self.stopping,
             is_stopping: Cell::new(false),
+            setting_rules: Arc::default(),
             next_id: Cell::new(first_request_id()),
         });
         let accepting =

@@ -104,9 +104,18 @@ async fn purge_repository(
     }
 }
 
-/// An error unless it is known that there is no such namespace.
+/// An error unless it is known that there is no such namespace. A registry that serves no cluster has none of a cluster's
+/// namespaces: what is stored there is not the cluster's to remove.
 fn require_gone(context: &Context, namespace: &str) -> Result<(), Refusal> {
-    match context.shared.authority.namespace(namespace) {
+    let authority = &context.shared.authority;
+    if !authority.is_enabled() {
+        let message = format!(
+            "this registry serves no Kubernetes cluster, so what is in {namespace} is not purged; if it is to serve one, \
+             set kubernetes.enabled, and otherwise connect no Kubernetes component to it"
+        );
+        return Err(Refusal::new(Reason::Conflict, message));
+    }
+    match authority.namespace(namespace) {
         NamespaceState::Missing => Ok(()),
         NamespaceState::Unknown => {
             Err(Refusal::unavailable("nobody has said yet which namespaces there are; try again in a moment"))

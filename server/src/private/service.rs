@@ -10,7 +10,7 @@ use interface::{
     PurgeNamespace, Reason, SetNamespaces, SetRules, WatchTags,
 };
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::refusal::Refusal;
 use super::{authority, namespaces, tags};
@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub(super) stopping: watch::Receiver<()>,
     /// Ends the connections.
     pub(super) is_stopping: Cell<bool>,
+    /// Held while rules are set.
+    pub(super) setting_rules: Arc<Mutex<()>>,
     /// Names the next request.
     pub(super) next_id: Cell<u64>,
 }
@@ -110,7 +112,7 @@ impl Calls {
             PurgeNamespace::PATH => {
                 encode(&namespaces::purge(context, self.receive(request).await?, id).await?)
             }
-            SetRules::PATH => encode(&authority::set_rules(context, self.receive(request).await?)),
+            SetRules::PATH => encode(&authority::set_rules(context, self.receive(request).await?).await?),
             SetNamespaces::PATH => encode(&authority::set_namespaces(context, self.receive(request).await?)),
             NextReviews::PATH => {
                 let call = self.receive(request).await?;

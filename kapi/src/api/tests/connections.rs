@@ -12,11 +12,13 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::api::handshakes::HANDSHAKES_MAX;
 use crate::api::{Limits, Phase, serve};
 use crate::tls::ServingCertificate;
 
@@ -27,7 +29,7 @@ struct Site {
     front_proxy: FrontProxy,
     lifecycle: Lifecycle,
     serving: JoinHandle<Result<(), rustls::Error>>,
-    _registry: FakeRegistry,
+    registry: FakeRegistry,
 }
 
 /// A connection to it.
@@ -38,6 +40,13 @@ enum Client {
 
 impl Site {
     async fn start() -> Self {
+        let site = Self::start_unconfigured().await;
+        site.front_proxy.set(config(&site.authority));
+        site
+    }
+
+    /// One that does not know yet who the front proxy is.
+    async fn start_unconfigured() -> Self {
         let authority = Authority::new("ca");
         let folder = tempfile::tempdir().expect("a folder");
         let (certificate_file, key_file) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
@@ -46,7 +55,6 @@ impl Site {
         std::fs::write(&key_file, key.serialize_pem()).expect("a file");
         let (certificate, _) = ServingCertificate::read(&certificate_file, &key_file).expect("a certificate");
         let front_proxy = FrontProxy::new();
-        front_proxy.set(config(&authority));
         let registry = FakeRegistry::start();
         let lifecycle = Lifecycle::new();
         let api = Arc::new(Api::new(
@@ -63,10 +71,20 @@ impl Site {
             let lifecycle = lifecycle.clone();
             async move { serve(api, listener, certificate, &lifecycle, limits).await }
         });
-        Self { address, authority, front_proxy, lifecycle, serving, _registry: registry }
+        Self { address, authority, front_proxy, lifecycle, serving, registry }
     }
 
     async fn connect(&self, protocol: &str, identity: Option<(rcgen::Certificate, KeyPair)>) -> Client {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        self.shake_hands(stream, protocol, identity).await
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        protocol: &str,
+        identity: Option<(rcgen::Certificate, KeyPair)>,
+    ) -> Client {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).expect("PEM");
         roots.add(authority).expect("an authority");
@@ -82,7 +100,6 @@ impl Site {
             }
         };
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(self.address).await.expect("a connection");
         let host = ServerName::try_from("localhost").expect("a host");
         let stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.expect("a handshake");
         let stream = TokioIo::new(stream);
@@ -105,6 +122,10 @@ impl Site {
 
 impl Client {
     async fn get(&mut self, path: &str, groups: usize) -> Response<Incoming> {
+        self.try_get(path, groups).await.expect("an answer")
+    }
+
+    async fn try_get(&mut self, path: &str, groups: usize) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::get(format!("https://localhost{path}")).header("x-remote-user", "jane");
         for group in 0..groups {
             request = request.header("x-remote-group", format!("a group with a long name, number {group}"));
@@ -114,7 +135,6 @@ impl Client {
             Self::Http1(client) => client.send_request(request).await,
             Self::Http2(client) => client.send_request(request).await,
         }
-        .expect("an answer")
     }
 }
 
@@ -158,6 +178,56 @@ async fn authorities_change_on_open_connections() {
     assert_eq!(client.get("/apis", 1).await.status(), 401);
     site.front_proxy.set(config(&site.authority));
     assert_eq!(client.get("/apis", 1).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_front_proxy_is_no_stranger_for_having_come_early() {
+    for protocol in ["h2", "http/1.1"] {
+        let site = Site::start_unconfigured().await;
+        let mut client = site.connect(protocol, site.front_proxy_identity()).await;
+        assert_eq!(client.get("/apis", 1).await.status(), 401, "nothing is known of the front proxy");
+        site.front_proxy.set(config(&site.authority));
+        let path = format!("{ROOT}/payloadrepositorytags?watch=true&resourceVersion=10");
+        let mut watch = client.get(&path, 1).await;
+        assert_eq!(watch.status(), 200);
+        // Past the time that strangers have, and the one that they are let go in.
+        tokio::time::pause();
+        for seconds in [31, 6] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::resume();
+        site.registry.push("a", "app", "one");
+        let event = watch.body_mut().frame().await.expect("the watch goes on").expect("a frame");
+        assert!(event.into_data().expect("data").starts_with(b"{\"type\":\"ADDED\""), "{protocol}");
+        // What is new goes over a connection that has the front proxy's limits from the first.
+        if protocol == "h2" {
+            assert!(
+                client.try_get("/apis", 1).await.is_err(),
+                "the client was told to make another connection"
+            );
+        }
+        let mut another = site.connect(protocol, site.front_proxy_identity()).await;
+        assert_eq!(another.get("/apis", 5000).await.status(), 200, "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_nobody_out() {
+    let site = Site::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_MAX + 10 {
+        silent.push(TcpStream::connect(site.address).await.expect("a connection"));
+    }
+    let mut client = site.connect("h2", site.front_proxy_identity()).await;
+    assert_eq!(client.get("/apis", 1).await.status(), 200);
+    // Only as many as are too many were displaced, the oldest; the others go on.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0, "the end");
+    let late = silent.remove(HANDSHAKES_MAX / 2);
+    let mut late = site.shake_hands(late, "h2", site.front_proxy_identity()).await;
+    assert_eq!(late.get("/apis", 1).await.status(), 200);
 }
 
 #[tokio::test]

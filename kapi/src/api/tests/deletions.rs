@@ -44,6 +44,8 @@ async fn what_asks_for_less_is_heeded() {
     assert_eq!((foreign.status.as_u16(), foreign.at("/reason")), (409, json!("Conflict")));
     let old = stage.delete(&path(&tag), r#"{"preconditions":{"resourceVersion":"3"}}"#).await;
     assert_eq!(old.status, 409);
+    let odd = stage.delete(&path(&tag), r#"{"preconditions":{"resourceVersion":"odd"}}"#).await;
+    assert_eq!((odd.status.as_u16(), odd.at("/reason")), (409, json!("Conflict")));
     assert_eq!(stage.delete(&path(&tag), r#"{"dryRun":["Some"]}"#).await.status, 422);
     assert_eq!(stage.delete(TAGS, r#"{"preconditions":{"uid":"x"}}"#).await.status, 400);
     assert_eq!(stage.get(&path(&tag)).await.status, 200);
@@ -113,6 +115,22 @@ async fn who_may_not_delete() {
     let mut master = request("DELETE", &path(&tag), "", READER);
     master.headers_mut().append("x-remote-group", "system:masters".parse().expect("a header"));
     assert_eq!(stage.send(master).await.status, 200);
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_for_those_who_cannot_read_the_answer() {
+    let stage = Stage::new();
+    let tag = stage.registry.push("a", "app", "one");
+    for (path, accept, status) in [
+        (path(&tag), "application/vnd.kubernetes.protobuf", 406),
+        (TAGS.to_owned(), "application/vnd.kubernetes.protobuf", 406),
+        (path(&tag), "application/vnd.kubernetes.protobuf,application/json", 200),
+    ] {
+        assert_eq!(stage.get(TAGS).await.at("/items").as_array().map(Vec::len), Some(1));
+        let mut request = request("DELETE", &path, "", "jane");
+        request.headers_mut().insert("accept", accept.parse().expect("a header"));
+        assert_eq!(stage.send(request).await.status, status, "{path} {accept}");
+    }
 }
 
 #[tokio::test]

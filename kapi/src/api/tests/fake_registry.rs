@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) is_read_only: bool,
     /// The largest page that was asked for.
     pub(super) largest_page: Option<u32>,
+    /// Tags in all pages together.
+    pub(super) listed_tags: usize,
 }
 
 impl FakeRegistry {
@@ -135,6 +137,7 @@ impl State {
             _ => seen.map(|(_, tag)| tag.clone()).collect(),
         };
         let limit = call.limit.map_or(usize::MAX, |limit| limit as usize);
+        self.listed_tags += all.len().min(limit);
         Ok(TagPage {
             sequence: self.sequence,
             oldest: self.oldest,
@@ -222,7 +225,7 @@ impl State {
 fn name_of(caller: &Caller) -> Option<&str> {
     match caller {
         Caller::User { name, .. } => Some(name),
-        Caller::Unrestricted => None,
+        Caller::Unrestricted { .. } => None,
     }
 }
 

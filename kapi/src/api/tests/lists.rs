@@ -174,3 +174,23 @@ async fn long_lists_are_written_page_by_page() {
     assert_eq!(page.at("/metadata/remainingItemCount"), 1);
     assert_eq!(stage.registry.state().largest_page, Some(PAGE_TAGS));
 }
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_takes_little() {
+    let stage = Stage::new();
+    let tags: Vec<_> =
+        (0..5000).map(|number| stage.registry.push("a", "app", &format!("t{number}"))).collect();
+    let list = request("GET", "/payloadrepositorytags", "", "jane");
+    let watch = request("GET", "/payloadrepositorytags?watch=true", "", "jane");
+    for (what, request) in [("list", list), ("watch", watch)] {
+        let mut body = stage.start(request).await.into_body();
+        body.frame().await.expect("a frame").expect("a piece");
+        let listed = std::mem::take(&mut stage.registry.state().listed_tags);
+        assert!(listed <= 2000, "{what}: {listed}");
+    }
+    // One is sought in larger pages: what is not selected is not held.
+    let sought = tags[0].object_name();
+    let found = stage.get(&format!("/payloadrepositorytags?fieldSelector=metadata.name%3D{sought}")).await;
+    assert_eq!(tags_of(&found.json()), ["a/t0"]);
+    assert!(stage.registry.state().largest_page.is_some_and(|tags| tags >= 5000));
+}

@@ -128,8 +128,52 @@ async fn what_there_is_not() {
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.message(), "the server could not find the requested resource");
     }
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for path in [format!("{ROOT}{tag}/status"), "/apis/nothing".to_owned(), "/nothing".to_owned()] {
+            let answer = stage.send(plain(method, &path)).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.at("/reason")),
+                (404, json!("NotFound")),
+                "{method} {path}"
+            );
+            assert_eq!(answer.message(), "the server could not find the requested resource");
+        }
+    }
     let access = stage.get("/namespaces/a/payloadrepositoryaccesses/x").await;
     assert_eq!(access.message(), "payloadrepositoryaccesses.payload-registry.deckhouse.io \"x\" not found");
+}
+
+#[tokio::test]
+async fn refusals_say_what_they_are_about() {
+    let stage = Stage::new();
+    let (tags, accesses) = ("/namespaces/a/payloadrepositorytags", "/namespaces/a/payloadrepositoryaccesses");
+    let name = "nb2hi4bnmvrwq3z2nrqxizltoq";
+    let group = "payload-registry.deckhouse.io";
+    let all = json!({"group": group, "kind": "payloadrepositorytags"});
+    let one = json!({"name": name, "group": group, "kind": "payloadrepositorytags"});
+    for (method, path, body, status, details) in [
+        ("GET", format!("{tags}?limit=x"), "", 400, &all),
+        ("GET", format!("{tags}?watch=true&resourceVersion=1"), "", 410, &all),
+        ("POST", tags.to_owned(), "", 405, &all),
+        ("DELETE", "/payloadrepositorytags".to_owned(), "", 405, &all),
+        ("PUT", format!("{tags}/{name}"), "", 405, &one),
+        ("DELETE", format!("{tags}/{name}"), "{", 400, &one),
+        ("GET", format!("{tags}/{name}"), "", 404, &one),
+        ("POST", accesses.to_owned(), "", 405, &json!({"group": group, "kind": "payloadrepositoryaccesses"})),
+    ] {
+        let answer = stage.send(request(method, &path, body, "jane")).await;
+        assert_eq!((answer.status.as_u16(), &answer.at("/details")), (status, details), "{method} {path}");
+    }
+    let unreadable = stage.get_as(&format!("{tags}/{name}"), "application/cbor").await;
+    assert_eq!((unreadable.status.as_u16(), unreadable.at("/details")), (406, one.clone()));
+    let mut nobody = request("GET", &format!("{tags}/{name}"), "", "");
+    nobody.headers_mut().remove("x-remote-user");
+    let nobody = stage.send(nobody).await;
+    assert_eq!((nobody.status.as_u16(), nobody.at("/details")), (401, one));
+    // Options have their own.
+    let invalid = stage.get(&format!("{tags}?sendInitialEvents=true")).await;
+    assert_eq!(invalid.at("/details/kind"), "ListOptions");
+    assert_eq!(stage.get("/nothing").await.at("/details"), Value::Null);
 }
 
 #[tokio::test]

@@ -188,6 +188,8 @@ async fn what_cannot_be_told_is_an_error() {
         let answer = stage.get(&format!("{TAGS}?watch=true&{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.at("/reason")), (status, json!(reason)), "{query}");
     }
+    let old = stage.get(&format!("{TAGS}?watch=true&resourceVersion=3")).await;
+    assert_eq!(old.message(), "too old resource version: 3 (5)");
     let mut watch = stage.watch("resourceVersion=10").await;
     // So much has happened meanwhile that the next change is forgotten.
     stage.registry.state().oldest = 20;
@@ -195,6 +197,7 @@ async fn what_cannot_be_told_is_an_error() {
     let event = watch.next().await.expect("an event");
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
     assert_eq!(event["object"]["kind"], "Status");
+    assert_eq!(event["object"]["message"], "too old resource version: 10 (20)");
     assert_eq!(watch.next().await, None);
 }
 

@@ -46,7 +46,7 @@ impl Objects {
 
     /// The rules, in one order whatever the objects came in, and one for all who have the same; `None` before everything has
     /// been seen: rules that are a part of those that there are would turn people away who may come in.
-    pub(super) fn rules(&self) -> Option<Vec<Rule>> {
+    pub(super) fn rules(&self) -> Option<Rules<'_>> {
         let is_complete = self.roles.is_complete()
             && self.cluster_roles.is_complete()
             && self.role_bindings.is_complete()
@@ -63,14 +63,7 @@ impl Objects {
                 subjects.entry((namespace, permission)).or_default().extend(&binding.subjects);
             }
         }
-        let rule =
-            |((namespace, permission), subjects): ((Option<&str>, &Permission), BTreeSet<&Subject>)| Rule {
-                subjects: subjects.into_iter().cloned().collect(),
-                namespace: namespace.map(str::to_owned),
-                verbs: permission.verbs.clone(),
-                patterns: permission.patterns.clone(),
-            };
-        Some(subjects.into_iter().map(rule).collect())
+        Some(Rules { subjects })
     }
 
     /// What a role allows that is bound in a namespace, or in the cluster.
@@ -80,6 +73,23 @@ impl Objects {
             Role::Cluster(name) => self.cluster_roles.get(&Key::new("", name)),
         };
         permissions.map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What comes of all objects together: who has each permission, and where.
+pub(super) struct Rules<'a> {
+    subjects: BTreeMap<(Option<&'a str>, &'a Permission), BTreeSet<&'a Subject>>,
+}
+
+impl Rules<'_> {
+    /// All of them, each made when it is asked for: they may be far more than anybody has room for.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Rule> + Clone {
+        self.subjects.iter().map(|((namespace, permission), subjects)| Rule {
+            subjects: subjects.iter().copied().cloned().collect(),
+            namespace: namespace.map(str::to_owned),
+            verbs: permission.verbs.clone(),
+            patterns: permission.patterns.clone(),
+        })
     }
 }
 
@@ -116,6 +126,10 @@ mod tests {
     fn apply(objects: &mut Objects, object: &Value) -> bool {
         let kind = object["kind"].as_str().expect("a kind");
         objects.take(event(kind, Event::Apply(object.clone())))
+    }
+
+    fn rules(objects: &Objects) -> Option<Vec<Rule>> {
+        objects.rules().map(|rules| rules.iter().collect())
     }
 
     fn synced() -> Objects {
@@ -179,26 +193,26 @@ mod tests {
             rule(&["ann"], Some("a"), &[Verb::Get], &["app/*"]),
             rule(&["cleo"], Some("b"), &[Verb::List], &[]),
         ];
-        assert_eq!(objects.rules(), Some(expected));
+        assert_eq!(rules(&objects), Some(expected));
     }
 
     #[test]
     fn a_part_is_never_shown() {
         let mut objects = Objects::default();
         for kind in KINDS {
-            assert_eq!(objects.rules(), None);
+            assert_eq!(rules(&objects), None);
             objects.take(event(kind, Event::Init));
             objects.take(event(kind, Event::InitDone));
         }
-        assert_eq!(objects.rules(), Some(Vec::new()));
+        assert_eq!(rules(&objects), Some(Vec::new()));
 
         apply(&mut objects, &role("", "puller", &["get"], &[]));
         apply(&mut objects, &bound("", "all", "ClusterRole", "puller", &["ann"]));
-        let rules = objects.rules();
+        let known = rules(&objects);
         objects.take(event("ClusterRole", Event::Init));
-        assert_eq!(objects.rules(), rules, "what is known stays while a list begins anew");
+        assert_eq!(rules(&objects), known, "what is known stays while a list begins anew");
         objects.take(event("ClusterRole", Event::InitDone));
-        assert_eq!(objects.rules(), Some(Vec::new()));
+        assert_eq!(rules(&objects), Some(Vec::new()));
     }
 
     #[test]
@@ -216,11 +230,11 @@ mod tests {
         let mut objects = synced();
         let (role, bound) = (role("", "r", &["get"], &[]), bound("", "b", "ClusterRole", "r", &["ann"]));
         apply(&mut objects, &bound);
-        assert_eq!(objects.rules(), Some(Vec::new()), "the role is not there yet");
+        assert_eq!(rules(&objects), Some(Vec::new()), "the role is not there yet");
         apply(&mut objects, &role);
-        assert_eq!(objects.rules().map(|rules| rules.len()), Some(1));
+        assert_eq!(rules(&objects).map(|rules| rules.len()), Some(1));
         objects.take(event("ClusterRoleBinding", Event::Delete(bound)));
-        assert_eq!(objects.rules(), Some(Vec::new()));
+        assert_eq!(rules(&objects), Some(Vec::new()));
     }
 
     proptest! {
@@ -255,7 +269,7 @@ mod tests {
                 }
                 shuffled.take(event(kind, Event::InitDone));
             }
-            prop_assert_eq!(ordered.rules(), shuffled.rules());
+            prop_assert_eq!(rules(&ordered), rules(&shuffled));
         }
     }
 }

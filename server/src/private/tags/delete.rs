@@ -1,6 +1,6 @@
-use engine::metadata::{Snapshot, TagCondition, TagRecord};
+use engine::metadata::{MetadataError, Snapshot, TagCondition, TagRecord};
 use engine::oci::{RepositoryName, Tag};
-use interface::{Caller, DeleteAllTags, DeleteTag, DeletedTags, ObjectName, Preconditions, Reason, Verb};
+use interface::{Caller, DeleteAllTags, DeleteTag, DeletedTags, ObjectName, Preconditions, Reason};
 
 use super::{TagFacts, denied, repository_and_tag, unknown};
 use crate::http::RequestId;
@@ -23,23 +23,18 @@ pub(in crate::private) async fn delete(
     let DeleteTag { caller, namespace, name, preconditions, dry_run } = call;
     let (repository, tag) =
         repository_and_tag(&namespace, &name).ok_or_else(|| unknown(&namespace, &name))?;
-    let sight = Sight::of(&context.shared.authority, &caller)?;
-    if !sight.view().allows(&namespace, repository.path(), Verb::Delete) {
+    let sight = Sight::of(&context.shared, &caller)?;
+    if !sight.view().may_delete(&namespace, repository.path()) {
         return Err(denied(&namespace, repository.path(), caller_name(&caller), "delete"));
     }
+    let told = |record: &TagRecord| TagFacts::new(&repository, tag.as_str(), record).into_tag();
+    let missing = || unknown(&namespace, &name);
+    // What is not there is said not to be there also while nothing can be written.
+    let record = current(&context.core.metadata().snapshot()?, &repository, &tag)?.ok_or_else(missing)?;
     let _write = context.begin_write()?;
-    let found = |record: Option<TagRecord>| {
-        let record = record.ok_or_else(|| unknown(&namespace, &name))?;
-        Ok::<_, Refusal>(TagFacts::new(&repository, tag.as_str(), &record).into_tag())
-    };
     if dry_run {
-        let snapshot = context.core.metadata().snapshot()?;
-        let id = snapshot.repository(&repository)?;
-        let record = id.map(|id| snapshot.tag(id, &tag)).transpose()?.flatten();
-        if let Some(record) = &record {
-            check(&preconditions, &repository, &tag, record)?;
-        }
-        return found(record);
+        check(&preconditions, &repository, &tag, &record)?;
+        return Ok(told(&record));
     }
     let now = context.core.now();
     let work = {
@@ -54,9 +49,21 @@ pub(in crate::private) async fn delete(
             Ok(Ok(deleted.is_ok().then_some(record)))
         }
     };
-    let deleted = found(context.core.metadata().write(work).await??)?;
+    let deleted = told(&context.core.metadata().write(work).await??.ok_or_else(missing)?);
     audit(request, &caller, &deleted);
     Ok(deleted)
+}
+
+/// A tag as it is now; `None` where there is none.
+fn current(
+    snapshot: &Snapshot,
+    repository: &RepositoryName,
+    tag: &Tag,
+) -> Result<Option<TagRecord>, MetadataError> {
+    match snapshot.repository(repository)? {
+        Some(id) => snapshot.tag(id, tag),
+        None => Ok(None),
+    }
 }
 
 /// Whether a tag is the one that is meant.
@@ -83,16 +90,19 @@ fn check(
 }
 
 /// Deletes the tags of a namespace that the caller sees: all, or those that are named.
+///
+/// Where there are none it succeeds also while the registry is read-only: the cluster asks for this in each namespace that
+/// is deleted, and lets none go before it has succeeded.
 pub(in crate::private) async fn delete_all(
     context: &Context,
     call: DeleteAllTags,
     request: RequestId,
 ) -> Result<DeletedTags, Refusal> {
     let DeleteAllTags { caller, namespace, names, dry_run } = call;
-    let _write = context.begin_write()?;
+    let mut write = None;
     let mut deleted = Vec::new();
     for _ in 0..ROUNDS_MAX {
-        let sight = Sight::of(&context.shared.authority, &caller)?;
+        let sight = Sight::of(&context.shared, &caller)?;
         let snapshot = context.core.metadata().snapshot()?;
         let sequence = snapshot.sequence();
         let (namespace, names, user) = (namespace.clone(), names.clone(), caller_name(&caller).to_owned());
@@ -104,14 +114,19 @@ pub(in crate::private) async fn delete_all(
             }
         });
         let doomed = doomed.await??;
+        if doomed.is_empty() {
+            return Ok(DeletedTags { sequence, tags: deleted });
+        }
+        if write.is_none() {
+            // What is deleted is what is there from here on.
+            write = Some(context.begin_write()?);
+            continue;
+        }
         if dry_run {
             let tags = doomed
                 .iter()
                 .map(|(repository, tag, record)| TagFacts::new(repository, tag.as_str(), record).into_tag());
             return Ok(DeletedTags { sequence, tags: tags.collect() });
-        }
-        if doomed.is_empty() {
-            return Ok(DeletedTags { sequence, tags: deleted });
         }
         for batch in doomed.chunks(BATCH) {
             context.check_write()?;
@@ -146,8 +161,7 @@ impl Doomed {
                 let wanted = names.iter().filter_map(|name| repository_and_tag(namespace, name));
                 for (repository, tag) in wanted {
                     if view.sees(namespace, repository.path())
-                        && let Some(id) = snapshot.repository(&repository)?
-                        && let Some(record) = snapshot.tag(id, &tag)?
+                        && let Some(record) = current(snapshot, &repository, &tag)?
                     {
                         doomed.add(view, &repository, tag, record);
                     }
@@ -173,7 +187,7 @@ impl Doomed {
 
     fn add(&mut self, view: &View<'_>, repository: &RepositoryName, tag: Tag, record: TagRecord) {
         let is_last = self.tags.last().is_some_and(|(last, ..)| last == repository);
-        if !is_last && !view.allows(repository.namespace(), repository.path(), Verb::Delete) {
+        if !is_last && !view.may_delete(repository.namespace(), repository.path()) {
             self.protected = Some(repository.path().to_owned());
         }
         self.tags.push((repository.clone(), tag, record));

@@ -1,7 +1,7 @@
 use engine::EngineError;
 use engine::metadata::{RepositoryId, Snapshot};
 use engine::oci::Digest;
-use interface::{GetTag, Reason, TagDetails, Verb};
+use interface::{GetTag, Reason, TagDetails};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -21,8 +21,8 @@ const IMAGE_CONFIGS: [&str; 2] =
 pub(in crate::private) async fn get(context: &Context, call: GetTag) -> Result<TagDetails, Refusal> {
     let GetTag { caller, namespace, name } = &call;
     let (repository, tag) = repository_and_tag(namespace, name).ok_or_else(|| unknown(namespace, name))?;
-    let sight = Sight::of(&context.shared.authority, caller)?;
-    if !sight.view().allows(namespace, repository.path(), Verb::Get) {
+    let sight = Sight::of(&context.shared, caller)?;
+    if !sight.view().may_get(namespace, repository.path()) {
         return Err(denied(namespace, repository.path(), caller_name(caller), "get"));
     }
     let snapshot = context.core.metadata().snapshot()?;

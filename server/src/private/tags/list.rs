@@ -12,7 +12,7 @@ use crate::private::sight::{Sight, View};
 
 /// A page of the tags that the caller sees, as JSON. Made on a thread that may be busy with it for a while.
 pub(in crate::private) async fn list(context: &Context, call: ListTags) -> Result<Vec<u8>, Refusal> {
-    let sight = Sight::of(&context.shared.authority, &call.caller)?;
+    let sight = Sight::of(&context.shared, &call.caller)?;
     if call.limit == Some(0) {
         return Err(Refusal::invalid("a limit is at least 1; leave it out for all tags"));
     }

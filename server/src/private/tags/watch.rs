@@ -58,7 +58,7 @@ fn read(context: &Context, call: &WatchTags, found: &mut Changes) -> Result<bool
         return Err(Refusal::new(Reason::Future, message));
     }
     // The rules of now: they may have changed while the call waited.
-    let sight = Sight::of(&context.shared.authority, &call.caller)?;
+    let sight = Sight::of(&context.shared, &call.caller)?;
     let view = sight.view();
     let changes = snapshot.tag_changes_since(found.sequence, BATCH)?;
     let is_behind = changes.len() == BATCH;
