@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use crate::integrity::Turns;
 use crate::layout::{self, RootError};
 use crate::metadata::{
-    self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadContent, UploadId, readable,
+    self, FileStorage, Metadata, MetadataError, Timestamp, Transaction, UploadId, readable,
 };
 use crate::oci::RepositoryName;
 use crate::quotas::Quotas;
@@ -213,15 +213,14 @@ impl Engine {
     fn remove_stray_uploads(&self) -> Result<(), OpenError> {
         let directory = self.0.options.root.join(layout::UPLOADS);
         let at = |source| RootError::Io { path: directory.display().to_string(), source };
-        let known = match self.files_of_uploads() {
-            Ok(known) => known,
-            Err(error @ MetadataError::Row { .. }) => {
-                // The session that cannot be read may have any of them.
-                tracing::warn!(path = %directory.display(), %error, "an upload session cannot be read: no file of uploads is removed");
-                return Ok(());
-            }
-            Err(source) => return Err(OpenError::Metadata { path: layout::METADATA.into(), source }),
+        let files = self.0.metadata.snapshot().and_then(|snapshot| snapshot.files_of_uploads());
+        let files = files.map_err(|source| OpenError::Metadata { path: layout::METADATA.into(), source })?;
+        let Some(files) = files else {
+            // The session that cannot be read may have any of them.
+            tracing::warn!(path = %directory.display(), "an upload session cannot be read: no file of uploads is removed");
+            return Ok(());
         };
+        let known: HashSet<String> = files.iter().map(ToString::to_string).collect();
         for entry in std::fs::read_dir(&directory).map_err(at)? {
             let entry = entry.map_err(at)?;
             if !entry.file_name().to_str().is_some_and(|name| known.contains(name))
@@ -231,17 +230,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// The names of the files that the upload sessions have.
-    fn files_of_uploads(&self) -> Result<HashSet<String>, MetadataError> {
-        let mut files = HashSet::new();
-        for upload in self.0.metadata.snapshot()?.uploads()? {
-            if let UploadContent::File(file) = upload?.1.content {
-                files.insert(file.to_string());
-            }
-        }
-        Ok(files)
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::report::CollectionReport;
 use super::{Ages, CollectionHooks, Ended, Phase, Progress, Step, Store};
 use crate::layout;
-use crate::metadata::{BlobLocation, BlobRecord, FileId, Snapshot, Timestamp, UploadContent, readable};
+use crate::metadata::{BlobLocation, BlobRecord, FileId, Timestamp, readable};
 use crate::oci::Algorithm;
 use crate::uploads::Claim;
 
@@ -93,7 +93,7 @@ impl Strays<'_> {
     }
 
     fn uploads(&mut self) -> Result<(), Ended> {
-        let Some(named) = files_of_uploads(&self.store.metadata.snapshot()?)? else {
+        let Some(named) = self.store.metadata.snapshot()?.files_of_uploads()? else {
             self.report.error(format!(
                 "the files of {} stay, as an upload session that may have any of them cannot be read",
                 layout::UPLOADS
@@ -110,7 +110,7 @@ impl Strays<'_> {
         if strays.is_empty() {
             return Ok(());
         }
-        let Some(named) = files_of_uploads(&self.store.metadata.snapshot()?)? else { return Ok(()) };
+        let Some(named) = self.store.metadata.snapshot()?.files_of_uploads()? else { return Ok(()) };
         for (file, _claim) in strays {
             if !named.contains(&file) {
                 self.remove(&layout::upload(file))?;
@@ -163,18 +163,6 @@ impl Strays<'_> {
         }
         Ok(())
     }
-}
-
-/// The files of the upload sessions; `None` where one cannot be read, which may have any.
-fn files_of_uploads(snapshot: &Snapshot) -> Result<Option<HashSet<FileId>>, Ended> {
-    let mut files = HashSet::new();
-    for upload in snapshot.uploads()? {
-        let Some((_, record)) = readable(upload)? else { return Ok(None) };
-        if let UploadContent::File(file) = record.content {
-            files.insert(file);
-        }
-    }
-    Ok(Some(files))
 }
 
 /// What is known of a file without opening it.

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -5,15 +6,16 @@ use redb::ReadTransaction;
 
 use super::keys::{self, OfDigest, OfRepository};
 use super::records::{
-    BlobRecord, DamageRecord, EdgeKind, LinkRecord, ManifestRecord, Referrer, RepositoryId, RepositoryRecord,
-    RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp, UploadId, UploadRecord,
+    BlobRecord, DamageRecord, EdgeKind, FileId, LinkRecord, ManifestRecord, Referrer, RepositoryId,
+    RepositoryRecord, RepositoryUsage, Statistics, TagChange, TagRecord, Timestamp, UploadContent, UploadId,
+    UploadRecord,
 };
 use super::rows::{
     DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, ScrubRow,
     StateRow, TAG_CHANGES, TagChangeRow, UPLOADS, UploadRow, damaged,
 };
 use super::tables::{ReadRange, ReadTables, has, owned_row, read_prefix, readable_row, row};
-use super::{ChangesError, Metadata, MetadataError};
+use super::{ChangesError, Metadata, MetadataError, readable};
 use crate::oci::{Digest, RepositoryName, Tag};
 use crate::read_only::Hold;
 
@@ -359,6 +361,18 @@ impl Snapshot {
             let id = key.value().try_into().map_err(|_| damaged(UPLOADS, "an id of the wrong length"))?;
             Ok((UploadId(id), UploadRow::decode(value.value())?.try_into()?))
         }))
+    }
+
+    /// The files of the upload sessions; `None` where a session cannot be read, which may have any.
+    pub(crate) fn files_of_uploads(&self) -> Result<Option<HashSet<FileId>>, MetadataError> {
+        let mut files = HashSet::new();
+        for upload in self.uploads()? {
+            let Some((_, record)) = readable(upload)? else { return Ok(None) };
+            if let UploadContent::File(file) = record.content {
+                files.insert(file);
+            }
+        }
+        Ok(Some(files))
     }
 
     /// Changes of tags after this number can be told ([`Snapshot::tag_changes_since`]). Costs nothing.

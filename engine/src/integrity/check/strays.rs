@@ -1,12 +1,11 @@
 //! Files that no row names, and their removal.
 
-use std::collections::HashSet;
 use std::io;
 
 use super::report::CheckReport;
 use crate::engine::Shared;
 use crate::layout;
-use crate::metadata::{BlobLocation, BlobRecord, FileId, MetadataError, Snapshot, UploadContent, readable};
+use crate::metadata::{BlobLocation, BlobRecord, FileId, MetadataError, Snapshot, readable};
 use crate::oci::Digest;
 
 /// A file that no row names.
@@ -43,18 +42,6 @@ pub(super) fn is_named(snapshot: &Snapshot, digest: &Digest, file: FileId) -> Re
     Ok(stored.is_some_and(names_it) || damage.is_some_and(|damage| names_it(damage.content)))
 }
 
-/// The files of the upload sessions; `None` where a row cannot be read, which may name any.
-fn files_of_uploads(snapshot: &Snapshot) -> Result<Option<HashSet<FileId>>, MetadataError> {
-    let mut files = HashSet::new();
-    for upload in snapshot.uploads()? {
-        let Some((_, record)) = readable(upload)? else { return Ok(None) };
-        if let UploadContent::File(file) = record.content {
-            files.insert(file);
-        }
-    }
-    Ok(Some(files))
-}
-
 /// Removes files that still nothing names: each is claimed before the snapshot is taken that says so, so that no session
 /// that goes on can name it until it has gone.
 pub(super) fn remove(
@@ -69,7 +56,7 @@ pub(super) fn remove(
     }
     let snapshot = shared.metadata.snapshot()?;
     let is_upload = claimed.iter().any(|(stray, _)| matches!(stray, Stray::Upload(_)));
-    let of_uploads = if is_upload { files_of_uploads(&snapshot)? } else { None };
+    let of_uploads = if is_upload { snapshot.files_of_uploads()? } else { None };
     for (stray, _claim) in claimed {
         let is_named = match stray {
             Stray::Blob(digest, file) => is_named(&snapshot, &digest, file)?,
