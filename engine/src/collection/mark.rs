@@ -4,7 +4,6 @@
 //! them side by side: manifests with the tags that point at them, links of blobs with the references to them. What
 //! is held in memory is the manifests of one repository that have no tag, and what was found.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -320,14 +319,8 @@ impl Marker<'_> {
         let mut dead_links = Ahead::new(marks.links.iter().map(Ok::<_, MetadataError>))?;
         let mut dead_manifests = Ahead::new(manifests.iter().map(Ok::<_, MetadataError>))?;
         let mut orphans = Ordered::default();
-        let nameless = Cell::new(0u64);
-        // A row that does not even say of which digest it is.
-        let digest_rows = self.snapshot.digest_rows()?.filter(|row| {
-            let is_nameless = matches!(row, Err(MetadataError::Row { .. }));
-            nameless.set(nameless.get() + u64::from(is_nameless));
-            !is_nameless
-        });
-        let mut rows = Ahead::new(digest_rows)?;
+        // A row that does not even say of which digest it is ends the collection: it may be who has any of them.
+        let mut rows = Ahead::new(self.snapshot.digest_rows()?)?;
         while let Some((digest, first)) = rows.take_if(|_| true)? {
             self.row()?;
             let stored = match first {
@@ -372,10 +365,7 @@ impl Marker<'_> {
                 orphans.push(&digest, NOWHERE);
             }
         }
-        drop((dead_links, dead_manifests, rows));
-        if nameless.get() > 0 {
-            report.error(format!("{} rows about digests cannot be read", nameless.get()));
-        }
+        drop((dead_links, dead_manifests));
         for digest in self.snapshot.unused_damage()? {
             let digest = digest?;
             if self.slice.has(&digest) {

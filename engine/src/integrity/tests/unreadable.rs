@@ -118,6 +118,19 @@ fn what_is_known_of_content() {
 }
 
 #[test]
+fn who_has_some_content_or_other() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let unused = place(&engine, "a", &bytes(1, 5000));
+    tamper(&engine, "digests", UNREADABLE.to_vec(), Some(&[]));
+    let report = collect(&engine);
+    assert!(report.failure.is_some(), "{report:?}");
+    assert!(record(&engine, &unused).is_some(), "it may be somebody's");
+    tamper(&engine, "digests", UNREADABLE.to_vec(), None);
+    assert_eq!(collect(&engine).removed.contents.count, 1);
+}
+
+#[test]
 fn the_hold_on_writes() {
     let root = tempfile::tempdir().expect("a directory");
     tamper(&open(root.path(), true), "state", b"r".to_vec(), Some(UNREADABLE));
