@@ -178,7 +178,8 @@ impl Core {
     ) -> Result<Blob, EngineError> {
         let content = match record.location {
             BlobLocation::Inline => {
-                Content::Inline(snapshot.content(digest)?.ok_or(EngineError::Missing(*digest))?)
+                let bytes = snapshot.content(digest, record.size)?;
+                Content::Inline(bytes.ok_or(EngineError::Missing(*digest))?)
             }
             BlobLocation::File(file) => {
                 let opened = self.0.disk.open(layout::blob(digest, file)).await;

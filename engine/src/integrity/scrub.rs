@@ -330,7 +330,7 @@ impl Scrub<'_> {
     ) -> Result<Seen, Ended> {
         let (verdict, bytes) = match record.location {
             BlobLocation::Inline => {
-                let bytes = self.shared.metadata.snapshot()?.content(digest)?;
+                let bytes = self.shared.metadata.snapshot()?.content(digest, record.size)?;
                 (inline_verdict(digest, record, bytes.as_ref()), bytes)
             }
             BlobLocation::File(file) => {

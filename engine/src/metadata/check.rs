@@ -374,7 +374,7 @@ impl Check<'_> {
         digest: &Digest,
         record: &ManifestRecord,
     ) -> Result<Option<(Manifest, u64)>, Unchecked> {
-        let Some(bytes) = self.snapshot.content(digest)? else { return Ok(None) };
+        let Some(bytes) = self.snapshot.content(digest, record.size)? else { return Ok(None) };
         if ContentHasher::digest(digest.algorithm(), &bytes) != *digest {
             let text = format!("the manifest {digest} is not what its digest says");
             self.found(FindingKind::InlineContent, text, Repair::Content(*digest));
@@ -488,7 +488,7 @@ impl Check<'_> {
         while let Some((digest, _)) = contents.take_before(None)? {
             self.surplus_content(digest);
         }
-        for (key, error) in contents.unreadable {
+        for (key, error) in contents.0.into_iter().flat_map(|rows| rows.unreadable) {
             self.read::<()>(&key, Err(error))?;
         }
         if links != reversed.links || manifests != reversed.manifests {
@@ -710,9 +710,13 @@ impl Holders {
     }
 }
 
-/// The lengths of the contents, in the order of the digests.
-struct Contents {
+/// The lengths of the contents, in the order of the digests: of the small ones and the large ones, side by side.
+struct Contents([ContentRows; 2]);
+
+struct ContentRows {
     rows: ReadRange,
+    /// What comes before the digest in the keys.
+    prefix: &'static [u8],
     next: Option<(Digest, u64)>,
     /// Keys that are no digests.
     unreadable: Vec<(Vec<u8>, MetadataError)>,
@@ -720,36 +724,57 @@ struct Contents {
 
 impl Contents {
     fn new(snapshot: &Snapshot) -> Result<Self, MetadataError> {
-        let rows = read_prefix(snapshot.tables().contents()?, &[], None)?;
-        let mut contents = Self { rows, next: None, unreadable: Vec::new() };
-        contents.advance()?;
-        Ok(contents)
+        let table = snapshot.tables().contents()?;
+        let small = ContentRows::new(table.range(..keys::LARGE)?, &[])?;
+        let large = ContentRows::new(table.range(keys::LARGE..)?, keys::LARGE)?;
+        Ok(Self([small, large]))
     }
 
-    fn advance(&mut self) -> Result<Option<(Digest, u64)>, MetadataError> {
-        for row in self.rows.by_ref() {
-            let (key, value) = row?;
-            match digest_at(key.value(), 0, CONTENTS) {
-                Ok((digest, _)) => return Ok(self.next.replace((digest, value.value().len() as u64))),
-                Err(error) => self.unreadable.push((key.value().to_vec(), error)),
-            }
+    fn first(&mut self) -> &mut ContentRows {
+        let [small, large] = &mut self.0;
+        match (&small.next, &large.next) {
+            (Some((small, _)), Some((large, _))) if large < small => {}
+            (Some(_), _) => return small,
+            (None, _) => {}
         }
-        Ok(self.next.take())
+        large
     }
 
     /// The next one, where it comes before this digest.
     fn take_before(&mut self, end: Option<&Digest>) -> Result<Option<(Digest, u64)>, MetadataError> {
-        match (&self.next, end) {
+        let first = self.first();
+        match (&first.next, end) {
             (Some((digest, _)), Some(end)) if digest >= end => Ok(None),
-            _ => self.advance(),
+            _ => first.advance(),
         }
     }
 
     /// The length of this one, where it is the next.
     fn take(&mut self, digest: &Digest) -> Result<Option<u64>, MetadataError> {
-        match &self.next {
-            Some((next, _)) if next == digest => Ok(self.advance()?.map(|(_, length)| length)),
+        let first = self.first();
+        match &first.next {
+            Some((next, _)) if next == digest => Ok(first.advance()?.map(|(_, length)| length)),
             _ => Ok(None),
         }
+    }
+}
+
+impl ContentRows {
+    fn new(rows: ReadRange, prefix: &'static [u8]) -> Result<Self, MetadataError> {
+        let mut rows = Self { rows, prefix, next: None, unreadable: Vec::new() };
+        rows.advance()?;
+        Ok(rows)
+    }
+
+    fn advance(&mut self) -> Result<Option<(Digest, u64)>, MetadataError> {
+        for row in self.rows.by_ref() {
+            let (key, value) = row?;
+            let digest = key.value().strip_prefix(self.prefix).unwrap_or_default();
+            match digest_at(digest, 0, CONTENTS) {
+                Ok((digest, _)) => return Ok(self.next.replace((digest, value.value().len() as u64))),
+                Err(error) => self.unreadable.push((key.value().to_vec(), error)),
+            }
+        }
+        Ok(self.next.take())
     }
 }

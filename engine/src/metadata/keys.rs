@@ -18,7 +18,8 @@
 //! | | repository id (8), `t`, tag | a tag: `TagRecord` |
 //! | | repository id (8), `g`, digest, tag | empty: the tag points at this manifest |
 //! | `names` | repository name | repository id (8) |
-//! | `contents` | digest | the bytes of inline content |
+//! | `contents` | digest | the bytes of inline content of less than 1,366 bytes |
+//! | | `l`, digest | the bytes of other inline content |
 //! | `uploads` | upload id (16) | an upload session: `UploadRow` |
 //! | `tag_changes` | sequence number (8) | a change: `TagChangeRow` |
 //! | `state` | empty | sequence number, counters: `StateRow` |
@@ -69,6 +70,22 @@ pub(super) const SCRUB: &[u8] = b"s";
 
 /// What the keys of `state` begin with that are of namespaces.
 pub(super) const NAMESPACES: &[u8] = b"n";
+
+/// What the keys of `contents` begin with whose content is large; the others begin with the number of an algorithm.
+pub(super) const LARGE: &[u8] = b"l";
+
+/// The size from which on content is large. redb merges a leaf with its neighbour once it is filled to less than a third:
+/// one with a single row of this size never is. Among small ones, nearly every removal of such a row rewrote two leaves.
+const LARGE_MIN: u64 = 4096 / 3 + 1;
+
+/// Where inline content of this size is put, and where else it may be.
+pub(super) fn content(digest: &Digest, size: u64) -> [Vec<u8>; 2] {
+    let mut keys = [digest.as_key().to_vec(), [LARGE, digest.as_key()].concat()];
+    if size >= LARGE_MIN {
+        keys.reverse();
+    }
+    keys
+}
 
 /// `n, namespace`.
 pub(super) fn namespace(id: NamespaceId) -> Vec<u8> {

@@ -14,7 +14,7 @@ use super::rows::{
     DAMAGED, DIGESTS, EdgesRow, NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, ScrubRow,
     StateRow, TAG_CHANGES, TagChangeRow, UPLOADS, UploadRow, damaged,
 };
-use super::tables::{ReadRange, ReadTables, has, owned_row, read_prefix, readable_row, row};
+use super::tables::{ReadRange, ReadTables, content, has, owned_row, read_prefix, readable_row, row};
 use super::{ChangesError, Metadata, MetadataError, readable};
 use crate::oci::{Digest, RepositoryName, Tag};
 use crate::read_only::Hold;
@@ -339,10 +339,10 @@ impl Snapshot {
         row(self.tables().state()?, keys::SCRUB, |value| Ok(ScrubRow::decode(value)?.report.to_owned()))
     }
 
-    /// The bytes of content that is stored inline; `None` for other content.
-    pub fn content(&self, digest: &Digest) -> Result<Option<Bytes>, MetadataError> {
+    /// The bytes of content that is stored inline; `None` for other content. `size` says where to look first.
+    pub fn content(&self, digest: &Digest, size: u64) -> Result<Option<Bytes>, MetadataError> {
         // Copied, as a slow client would hold the pages of this state for as long as it reads.
-        row(self.tables().contents()?, digest.as_key(), |bytes| Ok(Bytes::copy_from_slice(bytes)))
+        content(self.tables().contents()?, digest, size, Bytes::copy_from_slice)
     }
 
     /// An upload session.

@@ -9,6 +9,7 @@ use super::rows::{
     damaged,
 };
 use super::{MetadataError, keys};
+use crate::oci::Digest;
 
 type Key = &'static [u8];
 type Value = &'static [u8];
@@ -50,6 +51,31 @@ impl WriteTable<'_> {
             self.written.push(self.number, key, None);
         }
         Ok(existed)
+    }
+
+    /// Puts inline content in place: for the table `contents`.
+    pub(super) fn insert_content(&mut self, digest: &Digest, bytes: &[u8]) -> Result<(), MetadataError> {
+        let [key, _] = keys::content(digest, bytes.len() as u64);
+        self.insert(&key, bytes).map(drop)
+    }
+
+    /// Removes inline content: for the table `contents`. `size` says where to look first.
+    pub(super) fn remove_content(&mut self, digest: &Digest, size: u64) -> Result<(), MetadataError> {
+        let [likely, other] = keys::content(digest, size);
+        if !self.remove(&likely)? {
+            self.remove(&other)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the second of two rows that inline content should not have; whether there were two. For the table `contents`.
+    pub(super) fn remove_second_content(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<bool, MetadataError> {
+        let [first, second] = keys::content(digest, size);
+        Ok(has(&self.table, &first)? && self.remove(&second)?)
     }
 
     /// Removes the first row; its key.
@@ -247,6 +273,21 @@ pub(super) fn row<T>(
     read: impl FnOnce(&[u8]) -> Result<T, MetadataError>,
 ) -> Result<Option<T>, MetadataError> {
     table.get(key)?.map(|value| read(value.value())).transpose()
+}
+
+/// The bytes of inline content, given to `read` where they are there. `size` says where to look first.
+pub(super) fn content<T>(
+    contents: &impl ReadableTable<Key, Value>,
+    digest: &Digest,
+    size: u64,
+    read: impl Fn(&[u8]) -> T,
+) -> Result<Option<T>, MetadataError> {
+    for key in keys::content(digest, size) {
+        if let Some(bytes) = contents.get(key.as_slice())? {
+            return Ok(Some(read(bytes.value())));
+        }
+    }
+    Ok(None)
 }
 
 /// The row at `key`, where it is of a type that owns its fields.

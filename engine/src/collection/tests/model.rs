@@ -554,7 +554,9 @@ impl Test<'_> {
                         short(&digest)
                     );
                 }
-                BlobLocation::Inline => assert!(snapshot.content(&digest).expect("readable").is_some()),
+                BlobLocation::Inline => {
+                    assert!(snapshot.content(&digest, record.size).expect("readable").is_some())
+                }
             }
             stored.insert(digest);
         }

@@ -442,3 +442,55 @@ fn upload_sessions_keep_their_files() {
     let UploadContent::File(file) = record.content else { panic!("it has a file") };
     assert!(root.path().join(layout::upload(file)).exists());
 }
+
+#[test]
+fn inline_content_is_had_from_wherever_its_row_is_and_from_one_place_only() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let contents = [0, 1, 1365, 1366, INLINE_SIZE_MAX].map(|len| bytes(len as u64, len));
+    let digests = contents.clone().map(|content| place(&engine, "a", &content));
+    let rows = || {
+        let rows = engine.metadata().snapshot().expect("open").all_rows().expect("readable");
+        let of_contents = rows.into_iter().filter(|(table, ..)| *table == "contents");
+        of_contents.map(|(_, key, value)| (key, value)).collect::<Vec<_>>()
+    };
+    let pulled = || digests.map(|digest| pull(&engine, "a", &digest));
+    let large = |key: &[u8]| [b"l", key].concat();
+    for (digest, content) in digests.iter().zip(&contents) {
+        let is_large = rows().iter().any(|(key, value)| *key == large(digest.as_key()) && value == content);
+        assert_eq!(is_large, content.len() > 1365, "{}", content.len());
+    }
+    assert_eq!(found(&check(&engine)), BTreeMap::new());
+
+    // Where the other size would have it.
+    let before = rows();
+    for (key, value) in before.clone() {
+        let other = key.strip_prefix(b"l").map_or_else(|| large(&key), <[u8]>::to_vec);
+        change(&engine, move |transaction| {
+            transaction.tamper("contents", &key, None)?;
+            transaction.tamper("contents", &other, Some(&value))
+        });
+    }
+    assert!(before.iter().all(|row| !rows().contains(row)));
+    assert_eq!(pulled(), contents.clone().map(Some));
+    assert_eq!(found(&check(&engine)), BTreeMap::new());
+
+    // In both places.
+    for (key, value) in before.clone() {
+        change(&engine, move |transaction| transaction.tamper("contents", &key, Some(&value)));
+    }
+    assert_eq!(found(&check(&engine)), BTreeMap::from([(FindingKind::InlineContent, 5)]));
+    engine.check(&REPAIR, &on_and_on).expect("looks");
+    assert_eq!(found(&check(&engine)), BTreeMap::new());
+    assert_eq!(rows(), before, "where its size has it");
+    assert_eq!(pulled(), contents.map(Some));
+
+    change(&engine, move |transaction| {
+        for digest in &digests {
+            transaction.unlink_blob(&name("a"), digest)?;
+            transaction.remove_unused_content(digest)?;
+        }
+        Ok(())
+    });
+    assert_eq!(rows(), [], "removed with the last link");
+}

@@ -123,7 +123,7 @@ fn fetch(engine: &Engine, repository: &str, digest: &Digest) -> Option<Vec<u8>> 
     let snapshot = engine.metadata().snapshot().expect("open");
     let id = snapshot.repository(&name(repository)).expect("readable")?;
     match snapshot.blob(id, digest).expect("readable")?.location {
-        BlobLocation::Inline => Some(snapshot.content(digest).expect("readable").expect("there").to_vec()),
+        BlobLocation::Inline => Some(snapshot.content(digest, 0).expect("readable").expect("there").to_vec()),
         BlobLocation::File(file) => {
             let path = engine.shared().options.root.join(layout::blob(digest, file));
             Some(std::fs::read(path).expect("readable"))

@@ -183,7 +183,7 @@ fn a_full_disk_leaves_reading_and_deleting() {
     assert_eq!(snapshot.statistics().blobs, u64::from(pushed));
     for number in 0..pushed {
         assert!(snapshot.blob(repository, &digest(number)).expect("readable").is_some());
-        assert!(snapshot.content(&digest(number)).expect("readable").is_some());
+        assert!(snapshot.content(&digest(number), 0).expect("readable").is_some());
     }
     drop(snapshot);
     for number in 0..pushed / 2 {

@@ -158,7 +158,7 @@ pub(super) fn read(snapshot: &Snapshot) -> Result<State, MetadataError> {
     for row in snapshot.stored_blobs(None)? {
         let (digest, record) = row?;
         assert_eq!(snapshot.stored_blob(&digest)?, Some(record));
-        let bytes = snapshot.content(&digest)?.map(|bytes| bytes.to_vec());
+        let bytes = snapshot.content(&digest, 0)?.map(|bytes| bytes.to_vec());
         state.stored.insert(digest, (record, bytes));
     }
     for row in snapshot.damaged(None)? {

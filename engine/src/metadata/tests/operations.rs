@@ -50,7 +50,7 @@ fn a_blob_is_seen_where_it_is_linked() {
     assert!(snapshot.is_current(&metadata));
     let repositories: Vec<_> = snapshot.blob_repositories(&digest(1)).expect("readable").flatten().collect();
     assert_eq!(repositories, [a, b]);
-    assert_eq!(snapshot.content(&digest(1)).expect("readable").as_deref(), Some(&b"bytes"[..]));
+    assert_eq!(snapshot.content(&digest(1), 0).expect("readable").as_deref(), Some(&b"bytes"[..]));
     // A manifest is no blob.
     let manifest = image(&[digest(1)]);
     metadata

@@ -105,7 +105,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.digests.remove(keys::of_digest(digest, OfDigest::Blob).as_slice())?;
         if record.location == BlobLocation::Inline {
-            self.tables.contents.remove(digest.as_key())?;
+            self.tables.contents.remove_content(digest, record.size)?;
         }
         lower(&mut self.state.statistics.blobs, 1);
         lower(&mut self.state.statistics.bytes, record.size);
@@ -167,7 +167,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.digests.insert(keys::of_digest(digest, OfDigest::Blob).as_slice(), row.as_slice())?;
         if let NewContent::Inline(bytes) = content {
-            self.tables.contents.insert(digest.as_key(), &bytes)?;
+            self.tables.contents.insert_content(digest, &bytes)?;
         }
         self.heal(digest)?;
         self.state.statistics.blobs += 1;

@@ -29,7 +29,7 @@ impl Transaction<'_> {
         self.change();
         self.tables.digests.remove(keys::of_digest(digest, OfDigest::Blob).as_slice())?;
         if found.location == BlobLocation::Inline {
-            self.tables.contents.remove(digest.as_key())?;
+            self.tables.contents.remove_content(digest, found.size)?;
         }
         lower(&mut self.state.statistics.blobs, 1);
         lower(&mut self.state.statistics.bytes, found.size);
@@ -85,11 +85,8 @@ impl Transaction<'_> {
         bytes: Option<&[u8]>,
     ) -> Result<(), MetadataError> {
         self.change();
-        match bytes {
-            Some(bytes) => self.tables.contents.insert(digest.as_key(), bytes)?,
-            None => self.tables.contents.remove(digest.as_key())?,
-        };
-        Ok(())
+        self.tables.contents.remove_content(digest, 0)?;
+        bytes.map_or(Ok(()), |bytes| self.tables.contents.insert_content(digest, bytes))
     }
 
     /// What a scrub leaves behind of itself.

@@ -9,7 +9,7 @@ use super::super::records::{
 };
 use super::super::rows::{NAMES, REPOSITORIES, ReferrerRow, RepositoryRow, Row as _, UploadRow, damaged};
 use super::super::snapshot::{digest_at, repository_id};
-use super::super::tables::{has, owned_row, row, scan_prefix};
+use super::super::tables::{content, has, owned_row, row, scan_prefix};
 use super::{Transaction, lower};
 use crate::oci::{ContentHasher, Digest, Manifest, RepositoryName, Tag};
 
@@ -188,14 +188,14 @@ impl Transaction<'_> {
         digest: &Digest,
         record: &ManifestRecord,
     ) -> Result<Option<(Manifest, u64)>, MetadataError> {
-        row(&*self.tables.contents, digest.as_key(), |bytes| {
+        let said = content(&*self.tables.contents, digest, record.size, |bytes| {
             if ContentHasher::digest(digest.algorithm(), bytes) != *digest {
-                return Ok(None);
+                return None;
             }
-            let manifest = Manifest::parse(Some(&record.media_type), bytes).ok();
-            Ok(manifest.map(|manifest| (manifest, bytes.len() as u64)))
-        })
-        .map(Option::flatten)
+            let manifest = Manifest::parse(Some(&record.media_type), bytes).ok()?;
+            Some((manifest, bytes.len() as u64))
+        });
+        said.map(Option::flatten)
     }
 
     fn repair_parent(
@@ -248,11 +248,16 @@ impl Transaction<'_> {
     }
 
     fn repair_content(&mut self, digest: &Digest, now: Timestamp) -> Result<(), MetadataError> {
-        let inline = row(&*self.tables.contents, digest.as_key(), |bytes| {
+        let stored = self.stored_blob(digest)?;
+        let size = stored.map_or(0, |stored| stored.size);
+        if self.tables.contents.remove_second_content(digest, size)? {
+            self.change();
+        }
+        let inline = content(&*self.tables.contents, digest, size, |bytes| {
             let is_whole = ContentHasher::digest(digest.algorithm(), bytes) == *digest;
-            Ok((bytes.len() as u64, is_whole))
+            (bytes.len() as u64, is_whole)
         })?;
-        match (self.stored_blob(digest)?, inline) {
+        match (stored, inline) {
             (Some(BlobRecord { location: BlobLocation::Inline, size, .. }), Some((length, true)))
                 if length == size =>
             {
@@ -268,7 +273,7 @@ impl Transaction<'_> {
             }
             (Some(_), Some(_)) => {
                 self.change();
-                self.tables.contents.remove(digest.as_key())?;
+                self.tables.contents.remove_content(digest, size)?;
                 self.heal_if_damaged(digest)
             }
             (Some(_), None) => self.heal_if_damaged(digest),
@@ -288,7 +293,7 @@ impl Transaction<'_> {
             (None, inline) => {
                 if inline.is_some() {
                     self.change();
-                    self.tables.contents.remove(digest.as_key())?;
+                    self.tables.contents.remove_content(digest, size)?;
                 }
                 self.condemn_unknown(digest, now).map(drop)
             }
