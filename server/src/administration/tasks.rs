@@ -17,6 +17,10 @@ use super::calls::{Ended, Outcome, Progress, Running, Task, TaskState, Work};
 use crate::private::Refusal;
 use crate::timestamp::rfc3339;
 
+/// How often those who look at a task are told how far it is, at most: a bar moves smoothly with that, and a collection has
+/// better things to do than to wake its lookers. Its end is told at once.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
 /// The tasks of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
@@ -43,17 +47,24 @@ struct Thread {
 pub(super) struct Told {
     state: watch::Sender<TaskState>,
     is_stopping: Arc<AtomicBool>,
+    /// When progress was last told.
+    progressed_at: Mutex<Option<std::time::Instant>>,
 }
 
 impl Told {
-    /// Says how far the task is.
+    /// Says how far the task is. The first word about a phase and the last one are told in any case.
     pub(super) fn progress(&self, phase: &str, done: u64, total: u64) {
-        let progress = Progress { phase: phase.to_owned(), done, total };
-        self.state.send_modify(|state| {
-            if let Some(running) = &mut state.running {
-                running.progress = Some(progress);
-                state.version += 1;
+        let mut told_at = self.progressed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_early = told_at.is_some_and(|at| at.elapsed() < PROGRESS_PERIOD) && done != total;
+        self.state.send_if_modified(|state| {
+            let Some(running) = &mut state.running else { return false };
+            if is_early && running.progress.as_ref().is_some_and(|told| told.phase == phase) {
+                return false;
             }
+            running.progress = Some(Progress { phase: phase.to_owned(), done, total });
+            state.version += 1;
+            *told_at = Some(std::time::Instant::now());
+            true
         });
     }
 
@@ -99,7 +110,11 @@ impl Tasks {
         let id = hex::encode(Environment::system().entropy.random());
         let running = Running { id, by, began_at_ms: now.0, work, progress: None };
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let told = Told { state: slot.state.clone(), is_stopping: is_stopping.clone() };
+        let told = Told {
+            state: slot.state.clone(),
+            is_stopping: is_stopping.clone(),
+            progressed_at: Mutex::default(),
+        };
         let ending = {
             let (id, by) = (running.id.clone(), running.by.clone());
             move |outcome| Ended { id, by, outcome }
@@ -213,6 +228,35 @@ mod tests {
     async fn state_after(tasks: &Tasks, after: u64) -> TaskState {
         let never = watch::Sender::new(());
         tasks.watch(Task::Check, after, Duration::from_secs(60), never.subscribe()).await
+    }
+
+    #[test]
+    fn progress_is_told_now_and_then_and_at_the_end_of_a_phase() {
+        runtime::run(async {
+            let tasks = Tasks::default();
+            let (told_all, has_told_all) = mpsc::channel::<Duration>();
+            let (end, ending) = mpsc::channel::<()>();
+            check("jane", &tasks, move |told| {
+                let since = std::time::Instant::now();
+                for phase in ["counting", "comparing"] {
+                    (1..=10_000).for_each(|done| told.progress(phase, done, 10_000));
+                }
+                let _ = told_all.send(since.elapsed());
+                let _ = ending.recv();
+                Outcome::Failed("done".into())
+            })
+            .expect("nothing runs");
+            let took = has_told_all.recv().expect("it goes on");
+            let state = state_after(&tasks, 0).await;
+            let progress = state.running.and_then(|running| running.progress);
+            assert_eq!(progress, Some(Progress { phase: "comparing".into(), done: 10_000, total: 10_000 }));
+            // The beginning, and the first and the last word of each phase.
+            let periods = took.as_millis() / PROGRESS_PERIOD.as_millis();
+            assert!(u128::from(state.version) <= 5 + periods, "{} after {took:?}", state.version);
+            drop(end);
+            tasks.wait_for_end();
+        })
+        .expect("a runtime");
     }
 
     #[test]

@@ -16,9 +16,6 @@ use crate::administration::calls::{
 /// Seconds that one look at a task waits for something new.
 const WAIT_SECONDS: u64 = 20;
 
-/// How often is looked, at most.
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
-
 /// How long a registry that does not answer any more is tried again: one that is restarted is back by then.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
@@ -124,7 +121,6 @@ async fn follow(
                 return Err(CommandError::new(Exit::Failed, message));
             }
         }
-        sleep(LOOK_PERIOD).await;
     }
 }
 
