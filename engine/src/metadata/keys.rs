@@ -30,6 +30,8 @@
 //! | `collections` | sequence number (8) | what a collection has done: `CollectionRow` |
 //! | `damaged` | digest | content that was found damaged: `DamageRecord` |
 
+use std::borrow::Cow;
+
 use super::records::{EdgeKind, NamespaceId, RepositoryId};
 use crate::oci::{Algorithm, Digest, Tag};
 
@@ -78,13 +80,17 @@ pub(super) const LARGE: &[u8] = b"l";
 /// one with a single row of this size never is. Among small ones, nearly every removal of such a row rewrote two leaves.
 const LARGE_MIN: u64 = 4096 / 3 + 1;
 
-/// Where inline content of this size is put, and where else it may be.
-pub(super) fn content(digest: &Digest, size: u64) -> [Vec<u8>; 2] {
-    let mut keys = [digest.as_key().to_vec(), [LARGE, digest.as_key()].concat()];
-    if size >= LARGE_MIN {
-        keys.reverse();
+/// Whether inline content of this size is kept among the large.
+pub(super) fn is_large(size: u64) -> bool {
+    size >= LARGE_MIN
+}
+
+/// Where inline content is, among the large or the small.
+pub(super) fn content(digest: &Digest, is_large: bool) -> Cow<'_, [u8]> {
+    match is_large {
+        true => [LARGE, digest.as_key()].concat().into(),
+        false => digest.as_key().into(),
     }
-    keys
 }
 
 /// `n, namespace`.

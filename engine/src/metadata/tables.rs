@@ -55,27 +55,17 @@ impl WriteTable<'_> {
 
     /// Puts inline content in place: for the table `contents`.
     pub(super) fn insert_content(&mut self, digest: &Digest, bytes: &[u8]) -> Result<(), MetadataError> {
-        let [key, _] = keys::content(digest, bytes.len() as u64);
-        self.insert(&key, bytes).map(drop)
+        let is_large = keys::is_large(bytes.len() as u64);
+        self.insert(&keys::content(digest, is_large), bytes).map(drop)
     }
 
     /// Removes inline content: for the table `contents`. `size` says where to look first.
     pub(super) fn remove_content(&mut self, digest: &Digest, size: u64) -> Result<(), MetadataError> {
-        let [likely, other] = keys::content(digest, size);
-        if !self.remove(&likely)? {
-            self.remove(&other)?;
+        let is_large = keys::is_large(size);
+        if !self.remove(&keys::content(digest, is_large))? {
+            self.remove(&keys::content(digest, !is_large))?;
         }
         Ok(())
-    }
-
-    /// Removes the second of two rows that inline content should not have; whether there were two. For the table `contents`.
-    pub(super) fn remove_second_content(
-        &mut self,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<bool, MetadataError> {
-        let [first, second] = keys::content(digest, size);
-        Ok(has(&self.table, &first)? && self.remove(&second)?)
     }
 
     /// Removes the first row; its key.
@@ -282,8 +272,9 @@ pub(super) fn content<T>(
     size: u64,
     read: impl Fn(&[u8]) -> T,
 ) -> Result<Option<T>, MetadataError> {
-    for key in keys::content(digest, size) {
-        if let Some(bytes) = contents.get(key.as_slice())? {
+    let is_large = keys::is_large(size);
+    for is_large in [is_large, !is_large] {
+        if let Some(bytes) = contents.get(&*keys::content(digest, is_large))? {
             return Ok(Some(read(bytes.value())));
         }
     }

@@ -483,6 +483,17 @@ fn inline_content_is_had_from_wherever_its_row_is_and_from_one_place_only() {
     engine.check(&REPAIR, &on_and_on).expect("looks");
     assert_eq!(found(&check(&engine)), BTreeMap::new());
     assert_eq!(rows(), before, "where its size has it");
+    assert_eq!(pulled(), contents.clone().map(Some));
+
+    // In both places, wrong where its size has it.
+    let (key, value) = before.iter().find(|(_, value)| value.len() == 1365).cloned().expect("there");
+    let other = large(&key);
+    change(&engine, move |transaction| {
+        transaction.tamper("contents", &other, Some(&value))?;
+        transaction.tamper("contents", &key, Some(&vec![9; value.len()]))
+    });
+    engine.check(&REPAIR, &on_and_on).expect("looks");
+    assert_eq!(found(&check(&engine)), BTreeMap::new());
     assert_eq!(pulled(), contents.map(Some));
 
     change(&engine, move |transaction| {

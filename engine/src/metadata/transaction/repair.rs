@@ -250,9 +250,7 @@ impl Transaction<'_> {
     fn repair_content(&mut self, digest: &Digest, now: Timestamp) -> Result<(), MetadataError> {
         let stored = self.stored_blob(digest)?;
         let size = stored.map_or(0, |stored| stored.size);
-        if self.tables.contents.remove_second_content(digest, size)? {
-            self.change();
-        }
+        self.keep_one_content(digest, size)?;
         let inline = content(&*self.tables.contents, digest, size, |bytes| {
             let is_whole = ContentHasher::digest(digest.algorithm(), bytes) == *digest;
             (bytes.len() as u64, is_whole)
@@ -298,6 +296,22 @@ impl Transaction<'_> {
                 self.condemn_unknown(digest, now).map(drop)
             }
         }
+    }
+
+    /// Removes one of two rows with the same inline content: the one that is wrong, or else the one that is not where the
+    /// size has it.
+    fn keep_one_content(&mut self, digest: &Digest, size: u64) -> Result<(), MetadataError> {
+        let is_large = keys::is_large(size);
+        let rows = [is_large, !is_large].map(|is_large| keys::content(digest, is_large));
+        let is_whole = |key: &[u8]| {
+            let is_whole = |bytes: &[u8]| ContentHasher::digest(digest.algorithm(), bytes) == *digest;
+            row(&*self.tables.contents, key, |bytes| Ok(is_whole(bytes)))
+        };
+        if let (Some(is_whole), Some(_)) = (is_whole(&rows[0])?, is_whole(&rows[1])?) {
+            self.change();
+            self.tables.contents.remove(&rows[usize::from(is_whole)])?;
+        }
+        Ok(())
     }
 
     fn heal_if_damaged(&mut self, digest: &Digest) -> Result<(), MetadataError> {
