@@ -16,6 +16,9 @@ use crate::administration::calls::{
 /// Seconds that one look at a task waits for something new.
 const WAIT_SECONDS: u64 = 20;
 
+/// How often is looked at most where nothing is new: a registry that is about to stop does not wait for something.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+
 /// How long a registry that does not answer any more is tried again: one that is restarted is back by then.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
@@ -103,7 +106,7 @@ async fn follow(
     let (id, mut version) = (running.id, 0);
     loop {
         let state = look(registry, task, version, WAIT_SECONDS).await?;
-        version = state.version;
+        let is_new = std::mem::replace(&mut version, state.version) != state.version;
         if let Some(ended) = state.last.filter(|ended| ended.id == id) {
             return Ok(ended);
         }
@@ -120,6 +123,9 @@ async fn follow(
                 );
                 return Err(CommandError::new(Exit::Failed, message));
             }
+        }
+        if !is_new {
+            sleep(LOOK_PERIOD).await;
         }
     }
 }
