@@ -207,7 +207,7 @@ pub struct StopTask {
     pub task: Task,
 }
 
-/// The last collections, newest first, those of earlier processes and dry runs among them.
+/// The last collections, newest first, those of earlier processes among them; dry runs are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListCollections {}
